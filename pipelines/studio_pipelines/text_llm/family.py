@@ -1,0 +1,131 @@
+"""The text family: GGUF models in llama.cpp. This module is light; llama.cpp is imported by ``load``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from studio.plugin import BadRequest, BadWeights, Budget, Context, Event, Footprint, Pipeline, Plan, StudioError
+
+from .gguf_file import GgufFile, read_gguf
+from .params import TextParams
+from .sizing import CHUNK, Choice, Shape, choose, contexts, guessed_shape, need, shape_of
+
+PICTURE_TOKENS = 1_024
+"""A picture read without causal masking (Gemma) must go through in one piece."""
+
+DEFAULT_CONTEXT = 8_192
+"""Of a model whose file is not here yet and whose catalogue entry does not say."""
+
+
+@lru_cache(maxsize=16)
+def _read_once(path: Path, _size: int, _changed_ns: int) -> GgufFile:
+    return read_gguf(path)
+
+
+def read_checked(path: Path) -> GgufFile:
+    """The checked header of a file, read again only when the file has changed."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise BadWeights(f"{path.name} cannot be read: {error.strerror}.", "Fetch it: studio models pull.") from error
+    return _read_once(path, stat.st_size, stat.st_mtime_ns)
+
+
+def _llama_uses_card() -> bool:
+    from .llama import supports_card
+
+    return supports_card()
+
+
+class TextLLM(Pipeline[TextParams]):
+    """Answers in text, JSON or thoughts; sees pictures when the model has an ``mmproj`` file."""
+
+    task = "text+image->text"
+    Params = TextParams
+
+    uses_card: Callable[[], bool] = staticmethod(_llama_uses_card)
+    """Asked only when there is a card: whether this build of llama.cpp can use it."""
+
+    _session: Any = None
+
+    def shape(self) -> Shape:
+        """What the model's size depends on: from its file, or before the download from the catalogue."""
+        if "model" in self.files:
+            vision = read_checked(self.files["mmproj"]) if "mmproj" in self.files else None
+            return shape_of(read_checked(self.files["model"]), vision)
+        context = int(self.spec.settings.get("context", DEFAULT_CONTEXT))
+        return guessed_shape(self._catalogue_bytes("model"), context, self._catalogue_bytes("mmproj"))
+
+    def _catalogue_bytes(self, role: str) -> int:
+        file = self.spec.source.files.get(role) if self.spec.source else None
+        if file is not None and file.bytes:
+            return file.bytes
+        component = self.spec.components.get(role)
+        if component is None:
+            return 0
+        # Without a size: five bits a parameter, as the usual quantisations have.
+        return max(component.bytes.values(), default=component.params * 5 // 8)
+
+    def footprint(self, params: TextParams) -> Footprint:
+        """The need on the processor alone, with the asked or a comfortable context."""
+        shape = self.shape()
+        context = contexts(shape, params.context)[0] if params.context else min(DEFAULT_CONTEXT, shape.trained_context)
+        kv = "f16" if params.kv_cache == "auto" else params.kv_cache
+        return Footprint(phases=need(shape, Choice(context, kv, 0)).phases, disk_bytes=self.spec.download_bytes or 0)
+
+    def plan(self, params: TextParams, budget: Budget) -> Plan:
+        """Context, KV precision and layers on the card; nothing of it depends on the prompt."""
+        has_eyes = "mmproj" in self.files or bool(self.spec.source and "mmproj" in self.spec.source.files)
+        if not has_eyes and (params.images or any(turn.images for turn in params.messages)):
+            raise BadRequest(
+                f"{self.spec.id} cannot see pictures: it has no mmproj file.", "Leave out --images, or choose a model that sees."
+            )
+        if budget.vram_bytes and not self.uses_card():
+            budget = budget.model_copy(update={"vram_bytes": 0})
+        choice, cost = choose(
+            self.shape(), budget, asked=params.context, kv=params.kv_cache, gpu_layers=params.gpu_layers
+        )
+        settings = {
+            "n_ctx": choice.context,
+            "n_gpu_layers": choice.gpu_layers,
+            "type_k": choice.kv,
+            "type_v": choice.kv,
+            "n_batch": CHUNK,
+            "n_ubatch": PICTURE_TOKENS if has_eyes else CHUNK,
+            "n_threads": params.threads or max(1, budget.threads),
+            "flash_attn": True,
+        }
+        return Plan(
+            model=self.spec.id,
+            device="cuda" if choice.gpu_layers else "cpu",
+            peak_vram_bytes=cost.vram,
+            peak_ram_bytes=cost.ram,
+            disk_bytes=self.spec.download_bytes or 0,
+            phases=cost.phases,
+            settings=settings,
+        )
+
+    def load(self, plan: Plan) -> None:
+        """Check the files, compile the templates at arm's length, and only then let llama.cpp have them."""
+        from .session import Session
+
+        self.unload()
+        if "model" not in self.files:
+            raise BadWeights(f"{self.spec.id} has no model file.", f"Fetch it: studio models pull {self.spec.id}")
+        files = {role: read_checked(path) for role, path in self.files.items() if role in ("model", "mmproj")}
+        self._session = Session(files, plan.settings, str(self.spec.settings.get("thinking", "auto")))
+
+    def generate(self, params: TextParams, ctx: Context) -> Iterator[Event]:
+        """Stream the answer, then one artefact: the answer as text, or as JSON where a schema was given."""
+        if self._session is None:
+            raise StudioError(f"{self.spec.id} is not loaded.", "Call load() first.")
+        yield from self._session.run(params, ctx)
+
+    def unload(self) -> None:
+        """Free the model, its context and the template's process."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()

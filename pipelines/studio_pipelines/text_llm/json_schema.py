@@ -1,0 +1,127 @@
+"""Which JSON schemas an answer can be held to, and their grammar for llama.cpp.
+
+``llama_cpp.llama_grammar`` turns a schema into GBNF but passes over the keywords that it does not know, so an
+answer could break the schema in silence. Only keywords that its grammar enforces are let through. It also names
+rules after the last part of a reference, so a definition and a property of one name would share a rule: the
+definitions get names of their own first.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+BYTES_MAX = 65_536
+DEPTH_MAX = 32
+REPEAT_MAX = 2_000
+
+_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
+_NOTES = {"title", "description", "default", "examples", "$schema", "$id", "$comment", "deprecated"}
+_NEEDS = {
+    "properties": "object", "required": "object", "additionalProperties": "object",
+    "items": "array", "prefixItems": "array", "minItems": "array", "maxItems": "array",
+    "minLength": "string", "maxLength": "string", "format": "string",
+}  # fmt: skip
+_ANY = {"type", "enum", "const", "anyOf", "oneOf", "$ref", "$defs", "definitions"}
+_FORMATS = ("date", "time", "date-time", "uuid")
+
+
+def check_schema(schema: dict[str, Any]) -> None:
+    """Raise ``ValueError`` with one line when the grammar could not hold an answer to ``schema``."""
+    if len(json.dumps(schema)) > BYTES_MAX:
+        raise ValueError(f"the schema is longer than {BYTES_MAX:,} bytes")
+    names = {f"#/{where}/{name}" for where in ("$defs", "definitions") for name in schema.get(where) or {}}
+    _check(schema, "the schema", names, 0)
+
+
+def _check(node: Any, place: str, names: set[str], depth: int) -> None:
+    if not isinstance(node, dict):
+        raise ValueError(f"{place} is not a JSON object")
+    if depth > DEPTH_MAX:
+        raise ValueError(f"{place} is more than {DEPTH_MAX} levels deep")
+    for key in node:
+        if key not in _ANY and key not in _NEEDS and key not in _NOTES:
+            raise ValueError(f"{place} uses {key!r}, which the grammar cannot enforce")
+    _check_values(node, place, names)
+    _check_parts(node, place, names, depth + 1)
+
+
+def _check_values(node: dict[str, Any], place: str, names: set[str]) -> None:
+    kind = node.get("type")
+    if isinstance(kind, list) and (len(node.keys() - _NOTES) > 1 or not kind or any(k not in _TYPES for k in kind)):
+        raise ValueError(f"{place} may have a list of types only alone; use anyOf")
+    if not isinstance(kind, list) and kind is not None and kind not in _TYPES:
+        raise ValueError(f"{place} has the unknown type {kind!r}")
+    for key, needed in _NEEDS.items():
+        if key in node and kind != needed:
+            raise ValueError(f"{place} has {key!r} but not the type {needed!r}")
+    if "$ref" in node and node["$ref"] not in names:
+        raise ValueError(f"{place} refers to {node['$ref']!r}; only #/$defs/NAME of the schema itself is possible")
+    if node.get("format", "uuid") not in _FORMATS:
+        raise ValueError(f"{place} has the format {node['format']!r}; possible are {', '.join(_FORMATS)}")
+    for key in ("minItems", "maxItems", "minLength", "maxLength"):
+        count = node.get(key, 0)
+        if type(count) is not int or not 0 <= count <= REPEAT_MAX:
+            raise ValueError(f"{place} has {key} {count!r}; possible are 0 to {REPEAT_MAX:,}")
+    for key in ("enum", "anyOf", "oneOf", "prefixItems", "required"):
+        if key in node and (not isinstance(node[key], list) or (not node[key] and key != "required")):
+            raise ValueError(f"{place} has {key!r} without a list of choices")
+    missing = [name for name in node.get("required", ()) if name not in (node.get("properties") or {})]
+    if missing:
+        raise ValueError(f"{place} requires {missing[0]!r}, which is not among its properties")
+    deciding = node.keys() & {"$ref", "anyOf", "oneOf", "enum", "const"}
+    if len(deciding) > 1 or (deciding & {"$ref", "anyOf", "oneOf"} and node.keys() & (_NEEDS.keys() | {"type"})):
+        raise ValueError(f"{place} combines {', '.join(sorted(deciding))} with other rules; the grammar takes one")
+    if "prefixItems" in node and node.keys() & {"items", "minItems", "maxItems"}:
+        raise ValueError(f"{place} combines prefixItems with other rules for items; the grammar takes one")
+
+
+def _check_parts(node: dict[str, Any], place: str, names: set[str], depth: int) -> None:
+    for key in ("properties", "$defs", "definitions"):
+        parts = node.get(key, {})
+        if not isinstance(parts, dict):
+            raise ValueError(f"{place} has {key!r} that is not a JSON object")
+        for name, part in parts.items():
+            _check(part, f"{place.removeprefix('the schema.')}.{name}", names, depth)
+    for key in ("anyOf", "oneOf", "prefixItems"):
+        for index, part in enumerate(node.get(key, ())):
+            _check(part, f"{place}.{key}[{index}]", names, depth)
+    if "items" in node:
+        _check(node["items"], f"{place}.items", names, depth)
+    extra = node.get("additionalProperties", True)
+    if not isinstance(extra, bool):
+        _check(extra, f"{place}.additionalProperties", names, depth)
+
+
+def grammar_of(schema: dict[str, Any]) -> str:
+    """The GBNF grammar of a checked schema."""
+    from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+    # A schema without any rule means any JSON value; the converter reads it as any object.
+    if not schema.keys() - _NOTES - {"$defs", "definitions"}:
+        schema = {"type": list(_TYPES)}
+    return str(json_schema_to_gbnf(json.dumps(_own_names(schema))))
+
+
+def _own_names(schema: dict[str, Any]) -> dict[str, Any]:
+    new = {}
+    for where in ("$defs", "definitions"):
+        for index, name in enumerate(schema.get(where, {})):
+            new[f"#/{where}/{name}"] = f"studio-{where.strip('$')}-{index}"
+
+    def renamed(node: Any) -> Any:
+        if isinstance(node, list):
+            return [renamed(part) for part in node]
+        if not isinstance(node, dict):
+            return node
+        if isinstance(node.get("$ref"), str):
+            return {"$ref": "#/$defs/" + new[node["$ref"]]}
+        return {key: value if key in ("enum", "const") else renamed(value) for key, value in node.items()}
+
+    body = renamed({key: value for key, value in schema.items() if key not in ("$defs", "definitions")})
+    body["$defs"] = {
+        new[f"#/{where}/{name}"]: renamed(part)
+        for where in ("$defs", "definitions")
+        for name, part in schema.get(where, {}).items()
+    }
+    return dict(body)

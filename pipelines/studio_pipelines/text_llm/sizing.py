@@ -1,0 +1,288 @@
+"""What a model needs, by arithmetic over its GGUF header, and which settings fit a budget.
+
+Bytes come from the tensor table, so they hold for every quantisation. ``choose`` goes down one list of settings,
+best first, and takes the first that fits: more memory can therefore never give a worse choice. Context lengths
+are powers of two, so that one request and the next agree on them and the loaded model is used again.
+Buffer rules after llama.cpp's src/llama-kv-cache.cpp and src/llama-context.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from studio.plugin import GIB, MIB, BadRequest, BadWeights, Budget, DoesNotFit, Phase, format_bytes
+
+from .gguf_file import GgufFile, Skipped, Value
+
+KvType = Literal["f16", "q8_0", "q4_0"]
+
+CHUNK = 256
+"""Tokens per evaluation of the prompt: also the unit in which an earlier prompt is used again."""
+
+KV_BYTES = {"f16": (1, 2), "q8_0": (32, 34), "q4_0": (32, 18)}
+AUTO_CONTEXT = 32_768
+COMFORTABLE = 8_192
+SMALLEST = 2_048
+PROCESS_RAM = 300 * MIB
+"""Python, llama.cpp and the vocabulary; measured with the starter, and rounded up."""
+CARD_OVERHEAD = 300 * MIB
+"""What CUDA keeps for itself: the context and the kernels."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The numbers of a model that its memory depends on. Tuples have one item per layer."""
+
+    layer_bytes: tuple[int, ...]
+    input_bytes: int
+    output_bytes: int
+    kv_values: tuple[int, ...]
+    """K and V values per token and layer; 0 for layers without attention."""
+    window: int
+    windowed: tuple[bool, ...]
+    fixed_state_bytes: int
+    trained_context: int
+    width: int
+    vocabulary: int
+    vision_bytes: int = 0
+
+    @property
+    def layers(self) -> int:
+        return len(self.layer_bytes)
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(self.layer_bytes) + self.input_bytes + self.output_bytes + self.vision_bytes
+
+    def kv_layer_bytes(self, layer: int, context: int, kv: KvType) -> int:
+        """A sliding-window layer keeps its window and one chunk, not the whole context."""
+        tokens = context
+        if self.windowed[layer]:
+            tokens = min(context, -(-(self.window + CHUNK) // 256) * 256)
+        block, nbytes = KV_BYTES[kv]
+        return -(-self.kv_values[layer] // block) * nbytes * tokens
+
+    def kv_bytes(self, context: int, kv: KvType) -> int:
+        return sum(self.kv_layer_bytes(layer, context, kv) for layer in range(self.layers)) + self.fixed_state_bytes
+
+
+def _whole(meta: dict[str, Value], key: str, default: int | None = None, high: int = 2**31) -> int:
+    value = meta.get(key, default)
+    if isinstance(value, list) and value and all(type(item) is int for item in value):
+        value = max(item for item in value if type(item) is int)
+    if type(value) is not int or not 0 <= value <= high:
+        raise BadWeights(
+            f"The model file says {key} = {value!r}, not a whole number up to {high:,}.", "Fetch the file again."
+        )
+    return value
+
+
+def _per_layer(meta: dict[str, Value], key: str, default: int, layers: int) -> list[int]:
+    value = meta.get(key, default)
+    items = value if isinstance(value, list) else [value] * layers
+    if len(items) < layers or any(type(item) is not int or not 0 <= item <= 65_536 for item in items):
+        raise BadWeights(f"The model file says {key} = {str(value)[:60]}, which fits no layer.", "Fetch it again.")
+    return [int(str(item)) for item in items[:layers]]
+
+
+def _windows(meta: dict[str, Value], arch: str, layers: int) -> tuple[int, tuple[bool, ...]]:
+    """Which layers have a sliding window: by the file's pattern, or by what llama.cpp knows of the architecture."""
+    window = _whole(meta, f"{arch}.attention.sliding_window", 0)
+    pattern = meta.get(f"{arch}.attention.sliding_window_pattern")
+    if not window:
+        return 0, (False,) * layers
+    if isinstance(pattern, list) and len(pattern) >= layers:
+        return window, tuple(bool(item) for item in pattern[:layers])
+    # llama.cpp src/models: every n-th layer is full, the others have the window.
+    every = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2, "cohere2": 4}.get(arch)
+    if type(pattern) is int and pattern > 0:
+        every = pattern
+    # Of an architecture that is not listed, count the whole context: too much rather than too little.
+    return window, tuple(bool(every) and (layer + 1) % (every or 1) != 0 for layer in range(layers))
+
+
+def shape_of(gguf: GgufFile, vision: GgufFile | None = None) -> Shape:
+    """The shape of a checked model file (and the network that sees, if it has one)."""
+    meta, arch = gguf.metadata, gguf.architecture
+    layers = _whole(meta, f"{arch}.block_count", high=1024)
+    width = _whole(meta, f"{arch}.embedding_length", high=1_000_000)
+    context = _whole(meta, f"{arch}.context_length")
+    if not (layers and width and context):
+        raise BadWeights("The model file has no layers, no width or no context.", "It is not a text model.")
+    heads = _per_layer(meta, f"{arch}.attention.head_count", 0, layers)
+    kv_heads = _per_layer(meta, f"{arch}.attention.head_count_kv", max(heads), layers)
+    usual = width // max(heads) if max(heads) else 0
+    key = _whole(meta, f"{arch}.attention.key_length", usual)
+    value = _whole(meta, f"{arch}.attention.value_length", usual)
+    window, windowed = _windows(meta, arch, layers)
+    layer_bytes, embedding, output, rest = [0] * layers, 0, 0, 0
+    for tensor in gguf.tensors:
+        kind, _, tail = tensor.name.partition(".")
+        number = tail.partition(".")[0]
+        if kind == "blk" and number.isdecimal() and int(number) < layers:
+            layer_bytes[int(number)] += tensor.nbytes
+        elif tensor.name == "token_embd.weight":
+            embedding = tensor.nbytes
+        elif kind == "output":
+            output += tensor.nbytes
+        else:
+            rest += tensor.nbytes
+    inner = _whole(meta, f"{arch}.ssm.inner_size", 0)
+    state = inner * (_whole(meta, f"{arch}.ssm.state_size", 0) + _whole(meta, f"{arch}.ssm.conv_kernel", 0)) * 4
+    tokens = meta.get("tokenizer.ggml.tokens")
+    vocabulary = tokens.count if isinstance(tokens, Skipped) else len(tokens) if isinstance(tokens, list) else 0
+    return Shape(
+        layer_bytes=tuple(layer_bytes),
+        input_bytes=embedding + rest,
+        output_bytes=output or embedding,
+        kv_values=tuple(heads_here * (key + value) for heads_here in kv_heads),
+        window=window,
+        windowed=windowed,
+        fixed_state_bytes=state * layers,
+        trained_context=context,
+        width=width,
+        vocabulary=vocabulary,
+        vision_bytes=sum(tensor.nbytes for tensor in vision.tensors) if vision else 0,
+    )
+
+
+def guessed_shape(weight_bytes: int, trained_context: int, vision_bytes: int = 0) -> Shape:
+    """Before the download only the size is known. Layers and KV are then those of a usual model of that size.
+
+    An 8 B model at 4 to 5 bits has 32 layers and 2,048 values a token and layer; others scale with the cube root.
+    """
+    scale = (weight_bytes / (4.9 * GIB)) ** (1 / 3)
+    layers = max(8, round(32 * scale))
+    ends = weight_bytes // 10
+    each = (weight_bytes - 2 * ends) // layers
+    return Shape(
+        (each,) * layers, ends, ends, (max(256, round(2048 * scale / 256) * 256),) * layers,
+        0, (False,) * layers, 0, trained_context, max(512, round(4096 * scale)), 128_256, vision_bytes,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to run: context length, KV precision and layers on the card."""
+
+    context: int
+    kv: KvType
+    gpu_layers: int
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a ``Choice`` takes while it loads and while it writes."""
+
+    vram: int
+    ram: int
+    phases: tuple[Phase, ...]
+
+
+def compute_bytes(shape: Shape, context: int) -> int:
+    """The scratch buffer of one chunk: logits, activations, the attention mask; checked against llama.cpp's log."""
+    logits = CHUNK * shape.vocabulary * 4
+    activations = CHUNK * shape.width * 4 * 16
+    return logits + activations + CHUNK * context * 4 + 8 * MIB
+
+
+def need(shape: Shape, choice: Choice) -> Need:
+    """The last ``gpu_layers`` layers and the output go to the card, with their share of the KV cache."""
+    context, on_card = choice.context, min(choice.gpu_layers, shape.layers)
+    first = shape.layers - on_card
+    kv = [shape.kv_layer_bytes(layer, context, choice.kv) for layer in range(shape.layers)]
+    scratch = compute_bytes(shape, context)
+    vram = ram = 0
+    if on_card:
+        vram = sum(shape.layer_bytes[first:]) + shape.output_bytes + sum(kv[first:]) + scratch + CARD_OVERHEAD
+        vram += shape.vision_bytes + shape.fixed_state_bytes
+    ram = PROCESS_RAM + sum(shape.layer_bytes[:first]) + shape.input_bytes + sum(kv[:first])
+    ram += scratch + (0 if on_card else shape.vision_bytes + shape.fixed_state_bytes)
+    weights_card = vram - sum(kv[first:]) - scratch if on_card else 0
+    phases = (
+        Phase(name="load", vram_bytes=max(0, weights_card), ram_bytes=ram - scratch),
+        Phase(name="generate", vram_bytes=vram, ram_bytes=ram),
+    )
+    return Need(vram, ram, phases)
+
+
+def contexts(shape: Shape, asked: int | None) -> list[int]:
+    """The context lengths to try, longest first. What is asked for is rounded up to the next 256 tokens."""
+    limit = shape.trained_context
+    if asked is not None:
+        if asked > limit:
+            raise BadRequest(
+                f"A context of {asked:,} tokens is more than the {limit:,} that the model was trained with.",
+                f"Ask for --context {limit} or less.",
+            )
+        return [min(-(-asked // 256) * 256, limit)]
+    top = min(limit, AUTO_CONTEXT)
+    ladder = [top] + [2**power for power in range(15, 10, -1) if 2**power < top]
+    return ladder
+
+
+def _rungs(lengths: list[int], kinds: list[KvType]) -> Iterator[tuple[int, KvType]]:
+    """A comfortable context at full precision counts more than a longer one at less."""
+    comfortable = min(COMFORTABLE, lengths[0])
+    for kind in kinds:
+        yield from ((length, kind) for length in lengths if length >= comfortable)
+    yield from ((length, kind) for length in lengths if length < comfortable for kind in kinds)
+
+
+def choices(shape: Shape, asked: int | None, kv: str, gpu_layers: int | None, card: bool) -> Iterator[Choice]:
+    """Every setting that the request allows, best first: all layers on the card, then some, then none."""
+    lengths = contexts(shape, asked)
+    kinds: list[KvType] = ["f16", "q8_0", "q4_0"] if kv == "auto" else [kv]  # type: ignore[list-item]
+    full = shape.layers + 1  # llama.cpp counts the output as one more
+    if gpu_layers is not None or not card:
+        count = min(gpu_layers or 0, full)
+        yield from (Choice(length, kind, count) for length, kind in _rungs(lengths, kinds))
+        return
+    yield from (Choice(length, kind, full) for length, kind in _rungs(lengths, kinds))
+    for length in (length for length in lengths if length <= COMFORTABLE or asked):
+        # The last precision is for the worst case only: some layers more do not make up for it.
+        yield from (Choice(length, kind, n) for kind in kinds[:2] for n in _steps(shape.layers))
+        yield from (Choice(length, kind, 0) for kind in kinds)
+
+
+def _steps(layers: int) -> list[int]:
+    """Partial counts in an eighth of the layers: finer steps would reload the model as free memory wavers."""
+    step = max(1, layers // 8)
+    return list(range(layers - step, 0, -step))
+
+
+def choose(shape: Shape, budget: Budget, *, asked: int | None, kv: str, gpu_layers: int | None) -> tuple[Choice, Need]:
+    """The best choice within ``budget``, or ``DoesNotFit`` with the nearest thing that would."""
+    card = budget.vram_bytes > 0
+    if gpu_layers and not card:
+        raise BadRequest(f"{gpu_layers} layers cannot go on a card: there is none to use.", "Leave out --gpu-layers.")
+    least: tuple[Choice, Need] | None = None
+    for choice in choices(shape, asked, kv, gpu_layers, card):
+        cost = need(shape, choice)
+        if cost.vram <= budget.vram_bytes and cost.ram <= budget.ram_bytes:
+            return choice, cost
+        if least is None or cost.vram + cost.ram < least[1].vram + least[1].ram:
+            least = choice, cost
+    assert least is not None
+    _refuse(shape, budget, least, asked=asked, fixed=kv != "auto" or gpu_layers is not None)
+    raise AssertionError
+
+
+def _refuse(shape: Shape, budget: Budget, least: tuple[Choice, Need], *, asked: int | None, fixed: bool) -> None:
+    choice, cost = least
+    have = f"{format_bytes(budget.ram_bytes)} of memory"
+    if budget.vram_bytes:
+        have += f" and {format_bytes(budget.vram_bytes)} on the card"
+    needs = f"{format_bytes(cost.ram)} of memory" + (f" and {format_bytes(cost.vram)} on the card" if cost.vram else "")
+    hint = "Choose a smaller model or a smaller quantisation of this one, or free memory."
+    if asked is not None or fixed:
+        try:
+            free, _ = choose(shape, budget, asked=None, kv="auto", gpu_layers=None)
+            hint = f"It would fit with --context {free.context} --kv-cache {free.kv}, and --gpu-layers left out."
+        except DoesNotFit:
+            pass
+    raise DoesNotFit(
+        f"The least that this needs, {choice.context:,} tokens of context, is {needs}; there are {have}.", hint
+    )

@@ -1,0 +1,3 @@
+# Included by CMake right before llama.cpp's own project: leaves out its command-line helpers, which the Python
+# binding does not use and which take most of the build's time.
+set(LLAMA_BUILD_COMMON OFF)

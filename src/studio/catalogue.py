@@ -1,0 +1,101 @@
+"""``models.yaml`` files to ``ModelSpec`` objects. YAML is data here: no tags, no code, unknown keys refused.
+
+Entries come from four places, and an id is taken once: the file that comes with Studio, a ``models.yaml`` in the
+top package of an installed family, the user's own ``models.yaml`` in the home folder, and - for a family that no
+entry names - an entry without files under the family's own name.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from studio.errors import BadRequest, NotFound
+from studio.registry import Registry, nearest
+from studio.spec import ModelFile, ModelSpec, Source
+
+_PACKAGE = Path(__file__).parent
+
+
+def builtin_file() -> Path:
+    """``models.yaml`` lies in the wheel, or at the top of a checkout."""
+    packed = _PACKAGE / "models.yaml"
+    return packed if packed.exists() else _PACKAGE.parents[1] / "models.yaml"
+
+
+class Catalogue:
+    """All known models. ``specs`` keeps the order of the files."""
+
+    def __init__(self, registry: Registry, home: Path | None = None) -> None:
+        self.specs: dict[str, ModelSpec] = {}
+        origin: dict[str, Path] = {}
+        for file in self._files(registry, home):
+            for spec in read_models(file):
+                if spec.id in self.specs:
+                    raise BadRequest(
+                        f"The model id {spec.id!r} stands in {origin[spec.id]} and in {file}.", "Rename one."
+                    )
+                self.specs[spec.id] = spec
+                origin[spec.id] = file
+        named = {spec.pipeline for spec in self.specs.values()}
+        for name in registry.names():
+            if name not in named and name not in self.specs:
+                self.specs[name] = ModelSpec(id=name, pipeline=name)
+
+    @staticmethod
+    def _files(registry: Registry, home: Path | None) -> Iterator[Path]:
+        yield builtin_file()
+        packages = {registry.module_of(name).split(".")[0] for name in registry.names()}
+        for package in sorted(packages):
+            found = importlib.util.find_spec(package)  # of a top package: imports nothing
+            for folder in (found.submodule_search_locations or []) if found else []:
+                if (file := Path(folder) / "models.yaml").exists():
+                    yield file
+        if home is not None and (file := home / "models.yaml").exists():
+            yield file
+
+    def get(self, name: str) -> ModelSpec:
+        """The entry of that id, or of a ``.gguf`` file by its path. ``NotFound`` offers the nearest ids."""
+        if name in self.specs:
+            return self.specs[name]
+        if name.endswith(".gguf") and Path(name).is_file():
+            return _local_gguf(Path(name).resolve())
+        raise NotFound(f"There is no model {name!r}.", nearest(name, self.specs))
+
+
+def read_models(file: Path) -> list[ModelSpec]:
+    """The entries of one file. ``BadRequest`` names the file, the entry and the key."""
+    try:
+        rows = yaml.safe_load(file.read_text(encoding="utf-8")) or []
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadRequest(f"{file} is not valid YAML: {' '.join(str(error).split())}", "Mend it.") from error
+    if not isinstance(rows, list):
+        raise BadRequest(f"{file} must be a list of models.", "Start each entry with '- id: ...'.")
+    return [_entry(file, number, row) for number, row in enumerate(rows, 1)]
+
+
+def _entry(file: Path, number: int, row: object) -> ModelSpec:
+    try:
+        return ModelSpec.model_validate(row)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = row.get("id", number) if isinstance(row, dict) else number
+        place = ".".join(str(part) for part in first["loc"])
+        raise BadRequest(f"{file}, entry {name}: {place}: {first['msg']}", "Mend that key.") from error
+
+
+def _local_gguf(path: Path) -> ModelSpec:
+    """A model file of the user's own, used in place."""
+    stem = "".join(c if c.isalnum() else "-" for c in path.stem.lower()).strip("-")
+    name = "-".join(part for part in stem.split("-") if part) or "model"
+    files = {"model": ModelFile(path=path.name, bytes=path.stat().st_size or None)}
+    return ModelSpec(
+        id=f"local.{name}",
+        pipeline="text-llm",
+        source=Source(folder=str(path.parent), files=files, licence="unknown"),
+        settings={"thinking": "auto"},
+    )

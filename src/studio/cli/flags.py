@@ -1,0 +1,112 @@
+"""Command-line flags from field specs: ``--num-frames``, ``--tiled/--no-tiled``, files by path."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from studio.errors import BadRequest
+from studio.forms import FieldSpec
+from studio.registry import nearest
+
+_PREFIX = "param_"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors as ``BadRequest`` and no guessing of abbreviated flags."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(prog=prog, description=description, allow_abbrev=False, add_help=False)
+        self.formatter_class = argparse.RawDescriptionHelpFormatter
+
+    def error(self, message: str) -> NoReturn:
+        raise BadRequest(f"{message[0].upper()}{message[1:]}.", f"See: {self.prog} --help")
+
+
+def flag(name: str) -> str:
+    """``num_frames`` -> ``--num-frames``."""
+    return "--" + name.replace("_", "-")
+
+
+def add_fields(parser: Parser, fields: Iterable[FieldSpec]) -> None:
+    """One flag a field; what is not given stays out, so that the family's own defaults hold."""
+    main = parser.add_argument_group("parameters")
+    advanced = parser.add_argument_group("advanced parameters")
+    for field in fields:
+        group = advanced if field.advanced else main
+        options: dict[str, Any] = {"dest": _PREFIX + field.name, "default": argparse.SUPPRESS, "help": _help(field)}
+        if field.kind == "bool" and not field.multiple:
+            group.add_argument(flag(field.name), action=argparse.BooleanOptionalAction, **options)
+        elif field.multiple:
+            group.add_argument(flag(field.name), action="extend", nargs="+", metavar=_metavar(field), **options)
+        else:
+            group.add_argument(flag(field.name), metavar=_metavar(field), **options)
+
+
+def _metavar(field: FieldSpec) -> str:
+    if field.choices:
+        return "{" + ",".join(field.choices) + "}"
+    return {"int": "N", "float": "X", "file": "FILE", "json": "JSON"}.get(field.kind, "TEXT")
+
+
+def _help(field: FieldSpec) -> str:
+    notes = []
+    if field.minimum is not None and field.maximum is not None:
+        notes.append(f"{field.minimum:,.10g} to {field.maximum:,.10g}")
+    if field.unit:
+        notes.append(field.unit)
+    if field.required:
+        notes.append("required")
+    elif field.default not in (None, "", [], {}):
+        notes.append(f"default {field.default}")
+    text = f"{field.description} ({'; '.join(notes)})" if notes else field.description
+    return text.replace("%", "%%")
+
+
+def parse(parser: Parser, args: list[str], fields: tuple[FieldSpec, ...]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The parsed flags, and the parameters among them as plain values (checked later, by ``forms.validate``)."""
+    known, unknown = parser.parse_known_args(args)
+    if unknown:
+        flags = [option for action in parser._actions for option in action.option_strings]
+        name = unknown[0].split("=")[0]
+        raise BadRequest(f"{parser.prog} has no flag {name!r}.", nearest(name, flags))
+    by_name = {field.name: field for field in fields}
+    params = {}
+    for key, value in vars(known).items():
+        if key.startswith(_PREFIX):
+            field = by_name[key.removeprefix(_PREFIX)]
+            params[field.name] = [_plain(field, item) for item in value] if field.multiple else _plain(field, value)
+    return known, params
+
+
+def _plain(field: FieldSpec, text: Any) -> Any:
+    """Text to a value of the field's kind. What does not convert stays text, and the validation says why not."""
+    if field.kind == "int":
+        try:
+            return int(text)
+        except ValueError:
+            return text
+    if field.kind == "float":
+        try:
+            return float(text)
+        except ValueError:
+            return text
+    if field.kind == "json":
+        return _json(field, text)
+    if field.kind == "str" and text == "-":
+        return sys.stdin.read()
+    return text
+
+
+def _json(field: FieldSpec, text: str) -> Any:
+    """JSON as it stands, or a file that holds it."""
+    if not text.lstrip().startswith(("{", "[", '"')) and Path(text).is_file():
+        text = Path(text).read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise BadRequest(f"{flag(field.name)} is not JSON: {error}.", "Give JSON, or a file that holds it.") from error

@@ -1,0 +1,159 @@
+"""``studio models``: the catalogue, and what of it is on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import typer
+
+from studio.cli.flags import flag
+from studio.cli.show import table
+from studio.core import Studio
+from studio.errors import StudioError
+from studio.spec import ModelSpec
+from studio.units import format_bytes, format_seconds
+
+
+def _row(studio: Studio, spec: ModelSpec) -> dict[str, Any]:
+    try:
+        task = studio.family(spec).task
+    except StudioError as error:  # a broken plugin must not hide the other models
+        task = f"broken: {error.what}"
+    return {
+        "id": spec.id,
+        "pipeline": spec.pipeline,
+        "task": task,
+        "proof": spec.proof,
+        "licence": spec.licence,
+        "installed": studio.models.installed(spec) is not None,
+        "bytes": studio.models.size_bytes(spec),
+        "gated": bool(spec.source and spec.source.gated),
+    }
+
+
+def list_models(as_json: bool) -> None:
+    with Studio() as studio:
+        rows = [_row(studio, spec) for spec in studio.catalogue.specs.values()]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table(
+        ("model", "makes", "size", "licence", "shown", "installed"),
+        (
+            (row["id"], row["task"], format_bytes(row["bytes"]), row["licence"] + (" (gated)" if row["gated"] else ""),
+             row["proof"], "yes" if row["installed"] else "")
+            for row in rows
+        ),
+    )  # fmt: skip
+
+
+def show_model(model: str, as_json: bool) -> None:
+    with Studio() as studio:
+        spec = studio.catalogue.get(model)
+        fields = studio.fields(model)
+        row = _row(studio, spec)
+        files = {role: str(path) for role, path in (studio.models.installed(spec) or {}).items()}
+    if as_json:
+        entry = spec.model_dump(mode="json", by_alias=True)
+        typer.echo(json.dumps({**entry, **row, "local": files, "params": [f.model_dump() for f in fields]}, indent=2))
+        return
+    typer.echo(f"{spec.id}  ({row['task']}, family {spec.pipeline})")
+    if spec.card:
+        typer.echo(
+            f"  {spec.card.good_at}\n  Limits: {spec.card.limits}\n  Languages: {', '.join(spec.card.languages)}"
+        )
+    if spec.source:
+        place = spec.source.repo or spec.source.pypi or spec.source.folder
+        gated = ", gated: accept its licence on the hub first" if spec.source.gated else ""
+        typer.echo(f"  From {place}, licence {spec.licence}{gated}")
+        for role, file in spec.source.files.items():
+            typer.echo(f"  {role}: {file.path}  {format_bytes(file.bytes)}")
+    state = "installed" if row["installed"] else f"not installed; studio models pull {spec.id}"
+    typer.echo(f"  Shown by this project: {spec.proof}. {state[0].upper()}{state[1:]}.")
+    typer.echo("  Parameters: " + " ".join(flag(field.name) for field in fields))
+    typer.echo(f"  See: studio run {spec.id} --help")
+
+
+def pull_model(model: str, offline: bool, as_json: bool) -> None:
+    with Studio(offline=offline) as studio:
+        spec = studio.catalogue.get(model)
+        begun = time.perf_counter()
+        show = _Pulling(as_json)
+        try:
+            result = studio.models.pull(spec, progress=show)
+        finally:
+            show.close()
+        seconds = time.perf_counter() - begun
+        size = studio.models.size_bytes(spec)
+        revision = studio.models.revision(spec)
+    if as_json:
+        typer.echo(json.dumps({"event": "done", "model": spec.id, "revision": revision, "bytes": size}))
+        return
+    if result.locked_now:
+        typer.echo(
+            f"studio: {spec.id} is locked to commit {revision}, the newest now, with every file's sha256.", err=True
+        )
+    typer.echo(f"{spec.id}: {format_bytes(size)}, checked, ready ({format_seconds(seconds)}).")
+
+
+class _Pulling:
+    """A bar on a terminal, JSON lines for programs, silence in a pipe."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._json = as_json
+        self._bars: Any = None
+        self._task: Any = None
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        if self._json:
+            event = {"event": "progress", "phase": f"download {name}", "done": done, "total": total, "eta_s": None}
+            typer.echo(json.dumps(event))
+        elif sys.stderr.isatty():
+            if self._bars is None:
+                self._bars, self._task = _download_bars()
+            self._bars.update(self._task, description=name, completed=done, total=total or None)
+
+    def close(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+
+def _download_bars() -> tuple[Any, Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    bars = Progress(*columns, console=Console(stderr=True), transient=True)
+    bars.start()
+    return bars, bars.add_task("", total=None)
+
+
+def remove_model(model: str, as_json: bool) -> None:
+    with Studio() as studio:
+        spec = studio.catalogue.get(model)
+        freed = studio.models.remove(spec)
+    typer.echo(
+        json.dumps({"model": spec.id, "freed_bytes": freed}) if as_json else f"{spec.id}: {format_bytes(freed)} freed."
+    )
+
+
+def verify_model(model: str) -> int:
+    """0 if every file is as it was downloaded, 1 if not."""
+    with Studio() as studio:
+        spec = studio.catalogue.get(model)
+        studio.models.require(spec)
+        faults = studio.models.verify(spec)
+    for fault in faults:
+        typer.echo(fault, err=True)
+    if not faults:
+        typer.echo(f"{spec.id}: every file is as it was downloaded.")
+    return 1 if faults else 0

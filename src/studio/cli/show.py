@@ -1,0 +1,166 @@
+"""Events for people (a bar and the text as it comes) or for programs (JSON lines)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import typer
+
+from studio.events import Artefact, Event, Failed, Progress, Queued, Token
+from studio.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+DIM, PLAIN = "\x1b[2m", "\x1b[0m"
+
+
+class Listener(Protocol):
+    """Shows events as they come; ``close`` tidies the terminal."""
+
+    def take(self, event: Event) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """One object a line, flushed at once."""
+
+    def take(self, event: Event) -> None:
+        typer.echo(event.model_dump_json())
+
+    def close(self) -> None:
+        pass
+
+
+class Terminal:
+    """The answer goes to standard output as it is written; everything else to standard error."""
+
+    def __init__(self, *, title: str = "", quiet: bool = False) -> None:
+        self._title = title
+        self._quiet = quiet
+        self._colour = sys.stderr.isatty()
+        self._bars: Bars | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._thinking = False
+        self._wrote_text = False
+
+    def take(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self._progress(event)
+        elif isinstance(event, Token):
+            self._end_bars()
+            self._token(event)
+        elif isinstance(event, Artefact):
+            self._end_bars()
+            self._artefact(event)
+        elif isinstance(event, Failed):
+            self._end_bars()
+            self._end_text()
+            typer.echo(f"{self._title or 'studio'}: {event.error} {event.hint}".rstrip(), err=True)
+        elif isinstance(event, Queued) and event.attempt > 1 and not self._quiet:
+            self._end_text()
+            typer.echo(f"{self._title} attempt {event.attempt}".strip(), err=True)
+
+    def close(self) -> None:
+        self._end_bars()
+        self._end_text()
+
+    def _progress(self, event: Progress) -> None:
+        if not self._colour or self._quiet:
+            return
+        if self._bars is None:
+            self._bars = _bars()
+            self._bars.start()
+        if event.phase not in self._tasks:
+            self._tasks[event.phase] = self._bars.add_task(event.phase, total=event.total or None)
+        self._bars.update(self._tasks[event.phase], completed=event.done, total=event.total or None)
+
+    def _token(self, event: Token) -> None:
+        thinking = event.channel == "thinking"
+        stream = sys.stderr if thinking else sys.stdout
+        if thinking != self._thinking and self._colour:
+            sys.stderr.write(DIM if thinking else PLAIN + "\n")
+            sys.stderr.flush()
+        self._thinking = thinking
+        self._wrote_text = self._wrote_text or not thinking
+        stream.write(event.text)
+        stream.flush()
+
+    def _artefact(self, event: Artefact) -> None:
+        streamed = self._wrote_text
+        self._end_text()
+        if not streamed:
+            typer.echo(event.path)
+        if not self._quiet:
+            typer.echo(_line([*facts(event), f"saved as {event.path}"], self._colour), err=True)
+
+    def _end_bars(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+            self._tasks.clear()
+
+    def _end_text(self) -> None:
+        if self._thinking and self._colour:
+            sys.stderr.write(PLAIN)
+        if self._wrote_text:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+        self._wrote_text = self._thinking = False
+
+
+def _bars() -> Bars:
+    from rich.console import Console
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    return Bars(*columns, console=Console(stderr=True), transient=True)
+
+
+def facts(event: Artefact) -> list[str]:
+    """What was measured, in a few words: only what the family reported."""
+    info = event.info
+    found = []
+    if "completion_tokens" in info:
+        found.append(f"{info['completion_tokens']} tokens")
+    if "tokens_per_s" in info:
+        found.append(f"{info['tokens_per_s']:.1f} tokens/s")
+    if "ttft_s" in info:
+        found.append(f"first after {format_seconds(info['ttft_s'])}")
+    if info.get("finish_reason") == "length":
+        found.append("cut at max_tokens")
+    return found or [format_bytes(event.bytes)]
+
+
+def _line(parts: list[str], colour: bool) -> str:
+    text = " · ".join(parts)
+    return f"{DIM}{text}{PLAIN}" if colour else text
+
+
+def table(headers: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """A plain table on standard output, cut to nothing when piped: every value is whole."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console() if sys.stdout.isatty() else Console(width=400)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in headers:
+        shown.add_column(header, overflow="fold")
+    for row in rows:
+        shown.add_row(*(str(value) for value in row))
+    console.print(shown)
+
+
+def short_path(path: str | Path) -> str:
+    """A path below the user's home folder as ``~/...``."""
+    try:
+        return f"~/{Path(path).relative_to(Path.home())}"
+    except ValueError:
+        return str(path)

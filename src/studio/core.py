@@ -1,0 +1,286 @@
+"""``Studio``: everything put together, and the Python API. The faces are thin layers over this.
+
+from studio import Studio
+
+with Studio() as studio:
+    [artefact] = studio.run("starter-text", prompt="Name three colours.", seed=7)
+    print(artefact.text)
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any, Literal
+
+from studio import hardware
+from studio.catalogue import Catalogue
+from studio.download import ModelStore
+from studio.errors import BadRequest, JobFailed, StudioError
+from studio.events import Artefact, Event, Failed, Progress, is_last
+from studio.forms import FieldSpec, field_specs, validate
+from studio.jobs.executors import Executor, InlineExecutor, WorkerExecutor
+from studio.jobs.model import JobRow, Request, request_sha256
+from studio.jobs.queue import JobQueue
+from studio.jobs.references import attribute_of, substitute
+from studio.jobs.runner import Runner
+from studio.pipeline import MAX_SEED, Params, Pipeline, Plan
+from studio.registry import Registry
+from studio.spec import ModelSpec
+from studio.store.artefacts import ArtefactStore
+from studio.store.database import Database
+from studio.store.home import Home
+from studio.store.inputs import InputKeeper
+
+ExecutorName = Literal["worker", "inline"]
+EXECUTORS: dict[str, type[WorkerExecutor] | type[InlineExecutor]] = {
+    "worker": WorkerExecutor,
+    "inline": InlineExecutor,
+}
+MAX_QUEUED = 1000
+_POLL_S = 0.05  # how soon what another process wrote is seen
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A request that may be queued: its parameters are valid and its input files were looked at."""
+
+    spec: ModelSpec
+    params: Params
+    inputs: InputKeeper
+
+
+class Job:
+    """A handle on a job. It stays valid in another process and after a restart: ``studio.jobs.get(id)``."""
+
+    def __init__(self, studio: Studio, job_id: str) -> None:
+        self._studio = studio
+        self.id = job_id
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r}, state={self.state!r})"
+
+    @property
+    def row(self) -> JobRow:
+        return self._studio.queue.get(self.id)
+
+    @property
+    def state(self) -> str:
+        return self.row.state
+
+    def events(self, after: int = 0) -> Iterator[Event]:
+        """The whole story from its beginning, then what happens, until the job has ended."""
+        return (event for _, event in self._studio.follow(self.id, after))
+
+    def result(self) -> list[Artefact]:
+        """Wait, then return what was made. Raises ``JobFailed`` if the job did not end as done."""
+        for _ in self.events():
+            pass
+        row = self.row
+        if row.state != "done":
+            raise JobFailed(row.error, row.hint, job_id=row.id, state=row.state)
+        return self._studio.artefacts.of_job(self.id)
+
+    def cancel(self) -> bool:
+        """Cancel; ``False`` if the job had ended already."""
+        return self._studio.queue.cancel(self.id)
+
+
+class Jobs:
+    """``studio.jobs``: handles by id, and the list."""
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+
+    def get(self, job_id: str) -> Job:
+        return Job(self._studio, self._studio.queue.get(job_id).id)
+
+    def find(self, *, states: Iterable[str] = (), batch: str | None = None, limit: int = 1000) -> list[JobRow]:
+        """The newest first."""
+        return self._studio.queue.find(states=list(states), batch=batch, limit=limit)
+
+    def __iter__(self) -> Iterator[JobRow]:
+        return iter(self.find())
+
+
+class Studio:
+    """One home, its queue, and the process that works it off. A context manager; closing it loses no job.
+
+    ``executor``: ``"worker"`` computes in one spawned process that can be killed; ``"inline"`` in this process.
+    ``offline``: never ask the network, not even when ``models.pull`` is called.
+    """
+
+    def __init__(
+        self, home: Path | str | None = None, executor: ExecutorName = "worker", *, offline: bool = False
+    ) -> None:
+        if executor not in EXECUTORS:
+            raise BadRequest(f"There is no executor {executor!r}.", f"Choose one of: {', '.join(EXECUTORS)}.")
+        self.home = Home(home)
+        self.registry = Registry()
+        self.catalogue = Catalogue(self.registry, self.home.root)
+        self.models = ModelStore(self.home.models, offline=offline)
+        self.database = Database(self.home.database)
+        self.artefacts = ArtefactStore(self.home, self.database)
+        self.queue = JobQueue(self.database, self.artefacts)
+        self.jobs = Jobs(self)
+        self._log = _log_to(self.home.logs)
+        self._runner = Runner(
+            self.home, self.database, self.queue, self.artefacts, lambda: self._make_executor(executor), self._prepare
+        )
+
+    def __enter__(self) -> Studio:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop working here. A job that was running goes back to the queue; the next ``Studio`` goes on."""
+        self._runner.stop()
+        self.database.close()
+        logging.getLogger("studio").removeHandler(self._log)
+        self._log.close()
+
+    # -- asking ------------------------------------------------------------------------------------------------
+
+    def run(
+        self, model: str, /, *, priority: int = 0, idempotency_key: str | None = None, **params: Any
+    ) -> list[Artefact]:
+        """Do it and return what was made. ``BadRequest`` before it is queued, ``JobFailed`` after."""
+        return self.submit(model, priority=priority, idempotency_key=idempotency_key, **params).result()
+
+    def stream(
+        self, model: str, /, *, priority: int = 0, idempotency_key: str | None = None, **params: Any
+    ) -> Iterator[Event]:
+        """The same as events while it happens. The job is queued at once and outlives the iterator."""
+        return self.submit(model, priority=priority, idempotency_key=idempotency_key, **params).events()
+
+    def submit(self, model: str, /, *, priority: int = 0, idempotency_key: str | None = None, **params: Any) -> Job:
+        """Queue it and return a handle at once. When this returns the job is on disk."""
+        request = self.request(model, params, priority=priority, idempotency_key=idempotency_key)
+        [row] = self.submit_all([request])
+        return Job(self, row.id)
+
+    def plan(self, model: str, /, **params: Any) -> Plan:
+        """How a request would run on this machine now; nothing is loaded. Works before the model is downloaded."""
+        checked = self.check(model, params)
+        files = self.models.installed(checked.spec) or {}
+        family = self.family(checked.spec)(checked.spec, files)
+        return family.plan(checked.params, hardware.probe(self.home.root).budget())
+
+    def fields(self, model: str, language: str = "en") -> tuple[FieldSpec, ...]:
+        """The parameters of a model with its own defaults: what every form is made of."""
+        spec = self.catalogue.get(model)
+        specs = field_specs(self.family(spec).Params, language)
+        return tuple(
+            field.model_copy(update={"default": spec.defaults[field.name], "required": False})
+            if field.name in spec.defaults
+            else field
+            for field in specs
+        )
+
+    # -- the way of a request ----------------------------------------------------------------------------------
+
+    def family(self, spec: ModelSpec) -> type[Pipeline[Any]]:
+        return self.registry.get(spec.pipeline)
+
+    def check(self, model: str, params: Mapping[str, Any], *, references: bool = False) -> Checked:
+        """Validate without keeping anything. ``BadRequest`` with one line.
+
+        With ``references`` a file may be ``${step.path}``: it will exist when the job starts.
+        """
+        spec = self.catalogue.get(model)
+        inputs = InputKeeper(self.home.inputs, references=references)
+        values = {**spec.defaults, **params}
+        checked = validate(self.family(spec).Params, values, model=spec.id, adopt=inputs.adopt)
+        return Checked(spec, checked, inputs)
+
+    def request(
+        self, model: str, params: Mapping[str, Any], *, priority: int = 0, idempotency_key: str | None = None
+    ) -> Request:
+        """A request ready for ``submit_all``: valid, weights present, input files kept, seed drawn."""
+        checked = self.check(model, params)
+        self.models.require(checked.spec)
+        checked.inputs.keep()
+        written = checked.params.model_dump(mode="json", exclude_unset=True)
+        return Request(
+            model=model,
+            params=with_seed(written),
+            request_sha256=request_sha256(model, written),
+            priority=priority,
+            idempotency_key=idempotency_key,
+        )
+
+    def submit_all(self, requests: list[Request], *, again: bool = False) -> list[JobRow]:
+        """Queue all or none, and see to it that somebody works."""
+        waiting = self.queue.counts().get("queued", 0)
+        if waiting + len(requests) > MAX_QUEUED:
+            raise BadRequest(
+                f"The queue holds {waiting} jobs and this would add {len(requests)}; the limit is {MAX_QUEUED}.",
+                "Let some finish, or cancel some: studio jobs list",
+            )
+        rows = self.queue.submit(requests, again=again)
+        self.work()
+        return rows
+
+    def work(self) -> None:
+        """Begin working off the queue in this process, unless another one does."""
+        self._runner.start()
+
+    def follow(self, job_id: str, after: int = 0) -> Iterator[tuple[int, Event]]:
+        """Numbered events of a job above ``after``, until it has ended. Waits, and works if nobody else does."""
+        self.work()
+        while True:
+            fresh = self.queue.events(job_id, after)
+            for number, event in fresh:
+                after = number
+                yield number, event
+            if (
+                fresh
+                and is_last(fresh[-1][1])
+                and self.queue.get(job_id).ended
+                and not self.queue.events(job_id, after)
+            ):
+                return
+            if not fresh:
+                self.database.wait(_POLL_S)
+
+    def _prepare(self, job: JobRow) -> dict[str, Any]:
+        """A job's parameters as the family will see them: references replaced, and checked once more if so."""
+        needs = self.queue.needs(job.id)
+        if not needs:
+            return job.params
+
+        def resolve(step: str, attribute: str) -> str:
+            return attribute_of(self.artefacts.of_job(needs[step]), step, attribute)
+
+        checked = self.check(job.model, substitute(job.params, resolve))
+        checked.inputs.keep()
+        return checked.params.model_dump(mode="json", exclude_unset=True)
+
+    def _make_executor(self, name: ExecutorName) -> Executor:
+        return EXECUTORS[name](self.home)
+
+
+def with_seed(params: dict[str, Any]) -> dict[str, Any]:
+    """The seed is drawn when the request is accepted, so that a retry and a recipe use the same one."""
+    return params if params.get("seed") is not None else {**params, "seed": secrets.randbelow(MAX_SEED + 1)}
+
+
+def _log_to(folder: Path) -> logging.Handler:
+    """Bugs leave their traceback in ``logs/studio.log``; the file is made with the first line."""
+    handler = RotatingFileHandler(
+        folder / "studio.log", maxBytes=2_000_000, backupCount=1, delay=True, encoding="utf-8"
+    )
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("studio")
+    logger.addHandler(handler)
+    logger.propagate = False
+    return handler
+
+
+__all__ = ["Artefact", "Event", "Failed", "Job", "JobFailed", "Progress", "Studio", "StudioError"]

@@ -1,0 +1,91 @@
+"""The lock: what was pulled for a model, and the proof that it was checked.
+
+One JSON file a model. It is written before a download begins (with the commit, ``complete: false``), so that a
+pull that is interrupted goes on with the same commit, and again when every file has been checked.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from studio.download.common import publish
+from studio.spec import ModelSpec, Source
+
+
+class LockedFile(BaseModel):
+    """One checked file. ``local`` is its absolute path; ``owned`` says that Studio downloaded it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: str
+    path: str
+    local: str
+    bytes: int
+    sha256: str
+    owned: bool = True
+
+
+class Lock(BaseModel):
+    """All that is known of a pulled model. ``roles`` maps a role to the path that the family is given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    source: str
+    revision: str | None = None
+    licence: str
+    time: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    complete: bool = False
+    roles: dict[str, str] = Field(default_factory=dict)
+    patterns: dict[str, str] = Field(default_factory=dict)
+    files: list[LockedFile] = Field(default_factory=list)
+
+
+def place_of(source: Source) -> str:
+    """The source in one string: what must stay the same for a lock to hold."""
+    if source.repo is not None:
+        return f"repo:{source.repo}"
+    return f"pypi:{source.pypi}" if source.pypi is not None else f"folder:{source.folder}"
+
+
+def new_lock(spec: ModelSpec, source: Source, revision: str | None) -> Lock:
+    """A lock that names the commit but no files yet."""
+    patterns = {role: file.path for role, file in source.files.items()}
+    return Lock(model=spec.id, source=place_of(source), revision=revision, licence=source.licence, patterns=patterns)
+
+
+def same_place(lock: Lock, source: Source) -> bool:
+    """Whether the lock speaks of this source at this revision (an open revision accepts the locked one)."""
+    return lock.source == place_of(source) and source.revision in (None, lock.revision)
+
+
+def holds(lock: Lock, source: Source) -> bool:
+    """Whether the lock still answers the catalogue: the same place, files, sizes and hashes, all complete."""
+    if not (lock.complete and same_place(lock, source)):
+        return False
+    if lock.patterns != {role: file.path for role, file in source.files.items()}:
+        return False
+    pins = {file.path: file for file in source.files.values()}
+    return all(
+        (pin := pins.get(file.path)) is None or (pin.bytes in (None, file.bytes) and pin.sha256 in (None, file.sha256))
+        for file in lock.files
+    )
+
+
+def read_lock(path: Path) -> Lock | None:
+    """The lock in ``path``; ``None`` when there is none or it cannot be read (then the model is pulled again)."""
+    try:
+        return Lock.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def write_lock(path: Path, lock: Lock) -> None:
+    """Write the lock so that a reader sees the old one or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".json.tmp")
+    temporary.write_text(lock.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    publish(temporary, path)

@@ -1,0 +1,78 @@
+"""The worker process: ``python -m studio.jobs.worker HOME``. Reads JSON lines, writes events as JSON lines.
+
+A thread reads the commands, so that a cancel arrives while the main thread computes, and ends the process as soon as
+the parent is gone: a worker never outlives the program that started it. What native code prints goes to the log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import sys
+import threading
+from typing import IO, Any
+
+from studio.jobs.execute import Engine
+from studio.jobs.model import Task
+from studio.store.home import Home
+
+
+class Worker:
+    """Runs the tasks it is sent, one after the other."""
+
+    def __init__(self, home: Home, commands: IO[bytes], events: IO[bytes]) -> None:
+        self._engine = Engine(home)
+        self._commands = commands
+        self._events = events
+        self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self._cancelled: set[str] = set()
+
+    def serve(self) -> None:
+        threading.Thread(target=self._listen, daemon=True).start()
+        self._write(b'{"op": "ready"}')
+        while True:
+            task = self._tasks.get()
+            self._cancelled.discard(task.job_id)
+            for event in self._engine.run(task, lambda job=task.job_id: job in self._cancelled):  # type: ignore[misc]
+                self._write(event.model_dump_json().encode())
+
+    def _listen(self) -> None:
+        for line in self._commands:
+            message = json.loads(line)
+            if message["op"] == "run":
+                self._tasks.put(Task.model_validate(message["task"]))
+            elif message["op"] == "cancel":
+                self._cancelled.add(message["job"])
+        os._exit(0)  # the parent is gone; nothing here needs saving
+
+    def _write(self, line: bytes) -> None:
+        try:
+            self._events.write(line + b"\n")
+            self._events.flush()
+        except OSError:
+            os._exit(0)
+
+
+def _block_network() -> None:
+    """Refuse outgoing connections made by Python code: models are read from disk, and nothing leaves unasked."""
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event == "socket.connect" and not isinstance(args[1], str | bytes):  # a path is a local socket
+            raise PermissionError("the worker has no network")
+
+    sys.addaudithook(hook)
+
+
+def main() -> None:
+    """Keep the protocol's pipe for ourselves and send everything that is printed to the log."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    events = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    _block_network()
+    Worker(Home(sys.argv[1]), sys.stdin.buffer, events).serve()
+
+
+if __name__ == "__main__":
+    main()

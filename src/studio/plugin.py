@@ -1,0 +1,15 @@
+"""The one module that a family imports. Everything here is stable; everything else in ``studio`` is not."""
+
+from __future__ import annotations
+
+from studio.errors import BadRequest, BadWeights, Cancelled, DoesNotFit, StudioError
+from studio.events import Artefact, Event, Preview, Progress, Token
+from studio.pipeline import Budget, Context, Footprint, Params, Phase, Pipeline, Plan, input_file
+from studio.spec import ModelSpec
+from studio.units import GIB, KIB, MIB, format_bytes, format_seconds
+
+__all__ = [
+    "GIB", "KIB", "MIB", "Artefact", "BadRequest", "BadWeights", "Budget", "Cancelled", "Context", "DoesNotFit",
+    "Event", "Footprint", "ModelSpec", "Params", "Phase", "Pipeline", "Plan", "Preview", "Progress", "StudioError",
+    "Token", "format_bytes", "format_seconds", "input_file",
+]  # fmt: skip

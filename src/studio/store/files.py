@@ -1,0 +1,80 @@
+"""Files that are whole or absent: written beside their place, flushed to the disk, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from studio.errors import StudioError
+from studio.units import format_bytes
+
+_BLOCK = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _room_for(path: Path, size_bytes: int) -> Iterator[Path]:
+    """A temporary name beside ``path``; a full disk becomes one clear line and leaves nothing behind."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise StudioError(
+            f"No space for {path.name}: {format_bytes(size_bytes)} are needed, {format_bytes(free)} are free.",
+            f"Free some space on the disk of {path.parent}, then run it again.",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``: after a crash the old file or the new one is there, never a part."""
+    with _room_for(path, len(content)) as temporary:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def copy_whole(source: Path, path: Path) -> None:
+    """Copy a file so that ``path`` is whole or absent."""
+    with _room_for(path, source.stat().st_size) as temporary:
+        with source.open("rb") as reader, temporary.open("wb") as writer:
+            shutil.copyfileobj(reader, writer, _BLOCK)
+            writer.flush()
+            os.fsync(writer.fileno())
+        temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def move_whole(source: Path, path: Path) -> None:
+    """Move a file of the same disk: flushed first, then renamed."""
+    with source.open("rb+") as file:
+        os.fsync(file.fileno())
+    source.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename last. Windows has no such call and does not need it."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
