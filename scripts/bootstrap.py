@@ -49,7 +49,10 @@ def run(*command: str | Path, env: dict[str, str] | None = None) -> None:
     """Run a command; its failure ends this program with its exit code, without a traceback."""
     result = subprocess.run([str(part) for part in command], cwd=ROOT, env={**os.environ, **(env or {})}, check=False)
     if result.returncode != 0:
-        print(f"\nThis command failed with exit code {result.returncode}:\n  {shlex.join(map(str, command))}", file=sys.stderr)
+        print(
+            f"\nThis command failed with exit code {result.returncode}:\n  {shlex.join(map(str, command))}",
+            file=sys.stderr,
+        )
         sys.exit(result.returncode)
 
 

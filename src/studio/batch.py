@@ -200,5 +200,5 @@ def _checked(studio: Studio, step: Step, waits: bool) -> tuple[dict[str, Any], I
     """The parameters as they will be stored; a file that another step will make is checked when it exists."""
     params = step.params if waits else substitute(step.params, lambda _step, _attribute: "")
     checked = studio.check(step.model, params, references=waits)
-    studio.models.require(checked.spec)
+    studio.preflight(checked)
     return checked.params.model_dump(mode="json", exclude_unset=True), checked.inputs

@@ -199,12 +199,17 @@ class Studio:
         checked = validate(self.family(spec).Params, values, model=spec.id, adopt=inputs.adopt)
         return Checked(spec, checked, inputs)
 
+    def preflight(self, checked: Checked) -> None:
+        """The files are here, whole at their heads, and can do what is asked."""
+        files = self.models.require(checked.spec)
+        self.family(checked.spec)(checked.spec, files).preflight(checked.params)
+
     def request(
         self, model: str, params: Mapping[str, Any], *, priority: int = 0, idempotency_key: str | None = None
     ) -> Request:
         """A request ready for ``submit_all``: valid, weights present, input files kept, seed drawn."""
         checked = self.check(model, params)
-        self.models.require(checked.spec)
+        self.preflight(checked)
         checked.inputs.keep()
         written = checked.params.model_dump(mode="json", exclude_unset=True)
         return Request(

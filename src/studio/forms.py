@@ -78,6 +78,8 @@ def _field(
 ) -> FieldSpec:
     value = _not_null(node, definitions)
     item = _not_null(value["items"], definitions) if value.get("type") == "array" and "items" in value else None
+    if item is not None and _kind(item) == "json":
+        item = None  # a list of objects is written as one piece of JSON
     inner = item or value
     hints = {**inner, **value, **node}
     return FieldSpec(

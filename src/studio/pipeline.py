@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import core_schema
 
 from studio.errors import Cancelled
 from studio.events import Artefact, Event
@@ -39,23 +42,33 @@ class Params(BaseModel):
     )
 
 
-def _adopt(path: Path, accept: tuple[str, ...], info: ValidationInfo) -> Path:
-    """Let the core check and keep an input file while a request is validated; elsewhere do nothing."""
-    adopt = (info.context or {}).get("adopt")
-    return path if adopt is None else adopt(path, accept, info.field_name or "file")
-
-
-def input_file(*accept: str) -> Any:
-    """The type of a parameter that is a file, by its media types: ``images: list[input_file("image/png")]``.
+@dataclass(frozen=True)
+class InputFile:
+    """Marks a parameter as a file: ``image: Annotated[Path, input_file("image/png", "image/jpeg")]``.
 
     When a request is accepted the core checks the file by its first bytes, copies it into the store under its
     sha256 and puts that path into the parameters, so a queued job outlives the original file.
     """
 
-    def adopt(path: Path, info: ValidationInfo) -> Path:
-        return _adopt(path, accept, info)
+    accept: tuple[str, ...]
 
-    return Annotated[Path, AfterValidator(adopt), Field(json_schema_extra={"widget": "file", "accept": list(accept)})]
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.with_info_after_validator_function(self._adopt, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {**handler(schema), "widget": "file", "accept": list(self.accept)}
+
+    def _adopt(self, path: Path, info: core_schema.ValidationInfo) -> Path:
+        """Hand the file to the core while a request is validated; elsewhere do nothing."""
+        adopt = (info.context or {}).get("adopt")
+        return path if adopt is None else adopt(path, self.accept, info.field_name or "file")
+
+
+def input_file(*accept: str) -> InputFile:
+    """The mark of a file parameter that takes these media types."""
+    return InputFile(accept)
 
 
 class _Frozen(BaseModel):
@@ -153,6 +166,12 @@ class Pipeline(ABC, Generic[P]):
     def __init__(self, spec: ModelSpec, files: Mapping[str, Path] | None = None) -> None:
         self.spec = spec
         self.files = dict(files or {})
+
+    def preflight(self, params: P) -> None:
+        """Refuse, before it is queued, what only the model's files can tell: a corrupt file, a context too long.
+
+        Raises ``BadRequest`` or ``BadWeights``. Runs in the control process: headers only, no heavy import.
+        """
 
     def footprint(self, params: P) -> Footprint:
         """Bytes per phase for this request, by arithmetic over the catalogue or file headers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import zipfile
 from pathlib import Path
@@ -79,7 +80,9 @@ def test_pulling_again_asks_the_hub_nothing(hub: FakeHub, store: ModelStore, mak
     assert (again.downloaded_bytes, again.reused_bytes, again.locked_now) == (0, 1000, False)
 
 
-@pytest.mark.parametrize("path", ["x.py", "pytorch_model.bin", "w.pt", "w.ckpt", "w.pkl", "*.bin", "code/*.py", "noend"])
+@pytest.mark.parametrize(
+    "path", ["x.py", "pytorch_model.bin", "w.pt", "w.ckpt", "w.pkl", "*.bin", "code/*.py", "noend"]
+)
 def test_types_that_can_run_code_are_refused_unasked(
     hub: FakeHub, store: ModelStore, make_spec: MakeSpec, path: str
 ) -> None:
@@ -89,7 +92,9 @@ def test_types_that_can_run_code_are_refused_unasked(
     assert hub.requests == []
 
 
-@pytest.mark.parametrize("path", ["../up.gguf", "/etc/x.json", "a/../../b.gguf", "C:\\x.gguf", "a//b.gguf", "a\0b.gguf"])
+@pytest.mark.parametrize(
+    "path", ["../up.gguf", "/etc/x.json", "a/../../b.gguf", "C:\\x.gguf", "a//b.gguf", "a\0b.gguf"]
+)
 def test_paths_that_leave_the_source_are_refused(
     hub: FakeHub, store: ModelStore, make_spec: MakeSpec, path: str
 ) -> None:
@@ -131,7 +136,12 @@ def test_an_open_revision_is_shown_locked_and_kept(hub: FakeHub, store: ModelSto
     hub.add({"model.safetensors": safetensors(1000, 1)})
     spec = make_spec(ONE, revision=None)
     asked: list[str] = []
-    first = store.pull(spec, accept_revision=lambda commit: bool(asked.append(commit)) or True)
+
+    def accept(commit: str) -> bool:
+        asked.append(commit)
+        return True
+
+    first = store.pull(spec, accept_revision=accept)
     assert (asked, first.revision, first.locked_now) == ([COMMIT], COMMIT, True)
 
     hub.add({"model.safetensors": safetensors(1000, 2)}, commit="b" * 40)  # main moves on
@@ -141,9 +151,7 @@ def test_an_open_revision_is_shown_locked_and_kept(hub: FakeHub, store: ModelSto
     assert second.files["model"].read_bytes() == safetensors(1000, 1)
 
 
-def test_a_commit_that_is_not_accepted_downloads_nothing(
-    hub: FakeHub, store: ModelStore, make_spec: MakeSpec
-) -> None:
+def test_a_commit_that_is_not_accepted_downloads_nothing(hub: FakeHub, store: ModelStore, make_spec: MakeSpec) -> None:
     hub.add({"model.safetensors": safetensors(1000)})
     with pytest.raises(StudioError, match=f"{COMMIT} of {REPO} was not accepted"):
         store.pull(make_spec(ONE, revision=None), accept_revision=lambda _: False)
@@ -332,6 +340,19 @@ def test_a_bad_file_in_a_foreign_cache_is_left_there_and_not_used(
     assert blob.read_bytes() == bad
 
 
+def test_a_disguised_file_in_a_foreign_cache_is_refused_and_left_there(
+    hub: FakeHub, store: ModelStore, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    content = pickle.dumps({"a": b"x" * 300})
+    hub.add({"model.safetensors": content})
+    blob = put_in_cache(tmp_path / "user/.cache/huggingface/hub", "model.safetensors", content)
+    with pytest.raises(BadWeights, match="is a pickle"):
+        store.pull(make_spec(ONE))
+    assert store.installed(make_spec(ONE)) is None
+    assert hub.served == {}
+    assert blob.read_bytes() == content
+
+
 def test_offline_a_glob_needs_the_hubs_own_listing(
     hub: FakeHub, store: ModelStore, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
@@ -341,6 +362,73 @@ def test_offline_a_glob_needs_the_hubs_own_listing(
     with pytest.raises(StudioError, match="not complete on this machine, and Studio is offline"):
         ModelStore(store.root, offline=True).pull(make_spec({"model": "t/*"}))
     assert store.installed(make_spec({"model": "t/*"})) is None
+
+
+def test_offline_a_glob_is_complete_when_the_listing_says_so(
+    store: ModelStore, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    """The library keeps the hub's listing of a commit in ``trees``; with it, missing shards are noticed."""
+    cache = tmp_path / "user/.cache/huggingface/hub"
+    contents = {f"t/a-{number}.safetensors": safetensors(2000, number) for number in (1, 2)}
+    tree = hub_cache(cache) / "trees" / f"{COMMIT}.json"
+    tree.parent.mkdir(parents=True)
+    entry = {"size": 130, "blob_id": "0" * 40, "lfs_size": 2000}
+    files = {path: entry | {"lfs_sha256": etag(path, content)} for path, content in contents.items()}
+    tree.write_text(json.dumps({"format_version": 1, "files": files}))
+    offline = ModelStore(store.root, offline=True)
+    put_in_cache(cache, "t/a-1.safetensors", contents["t/a-1.safetensors"])
+    with pytest.raises(StudioError, match=r"1 files are missing \(t/a-2.safetensors first\), and Studio is offline"):
+        offline.pull(make_spec({"model": "t/*"}))
+    put_in_cache(cache, "t/a-2.safetensors", contents["t/a-2.safetensors"])
+    assert offline.pull(make_spec({"model": "t/*"})).reused_bytes == 4000
+
+
+def test_offline_an_open_revision_is_what_the_cache_calls_main(
+    store: ModelStore, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    cache = tmp_path / "user/.cache/huggingface/hub"
+    put_in_cache(cache, "model.safetensors", safetensors(2000))
+    (hub_cache(cache) / "refs").mkdir()
+    (hub_cache(cache) / "refs" / "main").write_text(COMMIT)
+    offline = ModelStore(store.root, offline=True)
+    assert offline.pull(make_spec(ONE, revision=None)).revision == COMMIT
+
+
+def test_it_works_without_links(
+    hub: FakeHub, store: ModelStore, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows without developer mode, FAT disks."""
+    foreign = put_in_cache(tmp_path / "user/.cache/huggingface/hub", "config.json", b'{"a": 1}')
+    hub.add({"model.safetensors": safetensors(1000), "config.json": b'{"a": 1}'})
+    monkeypatch.setattr(Path, "symlink_to", _no_links)
+    spec = make_spec(ONE | {"config": "config.json"})
+    files = store.pull(spec).files
+    assert not any(path.is_symlink() for path in files.values())
+    assert store.verify(spec) == []
+    files["model"].write_bytes(b"broken")
+    store.pull(spec)
+    assert hub.served == {"model.safetensors": 2000}
+    assert store.verify(spec) == []
+    assert store.remove(spec) == 1008
+    assert not any(path.exists() for path in files.values())
+    assert foreign.exists()
+
+
+def _no_links(*_: object) -> None:
+    raise OSError("links are not permitted")
+
+
+def test_removing_keeps_content_that_another_snapshot_shows(
+    hub: FakeHub, store: ModelStore, make_spec: MakeSpec
+) -> None:
+    hub.add({"model.safetensors": safetensors(1000)})
+    files = store.pull(make_spec(ONE)).files
+    other = store.root / "hub/models--org--tiny/snapshots" / ("b" * 40) / "model.safetensors"
+    other.parent.mkdir()
+    other.symlink_to(files["model"].resolve())
+    assert store.remove(make_spec(ONE)) == 0
+    assert other.read_bytes() == safetensors(1000)
+    assert not files["model"].exists()
 
 
 def test_removing_keeps_what_another_model_uses(hub: FakeHub, store: ModelStore, make_spec: MakeSpec) -> None:

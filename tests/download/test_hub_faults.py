@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -82,6 +83,15 @@ def test_a_server_that_cannot_continue_still_gives_the_right_file(
     assert store.verify(make_spec(ONE)) == []
 
 
+def test_bytes_from_another_place_are_not_appended(
+    hub: FakeHub, store: ModelStore, make_spec: MakeSpec, content: bytes
+) -> None:
+    hub.faults[NAME] = [Fault("drop", 0.5), Fault("short-range"), Fault("503", times=-1)]
+    with pytest.raises(StudioError, match="answered 503"):
+        store.pull(make_spec(ONE))
+    assert sum(path.stat().st_size for path in partials(store)) == 0
+
+
 def test_a_server_that_ignores_range_and_always_drops_ends_in_an_error(
     hub: FakeHub, store: ModelStore, make_spec: MakeSpec, content: bytes
 ) -> None:
@@ -118,7 +128,9 @@ def test_a_bit_that_is_always_flipped_is_a_plain_error(
     hub: FakeHub, store: ModelStore, make_spec: MakeSpec, content: bytes
 ) -> None:
     hub.faults[NAME] = [Fault("flip", 0.3, times=-1)]
-    with pytest.raises(BadWeights, match=f"{NAME} of {REPO} is refused: its sha256 is .* It was fetched twice") as error:
+    with pytest.raises(
+        BadWeights, match=f"{NAME} of {REPO} is refused: its sha256 is .* It was fetched twice"
+    ) as error:
         store.pull(make_spec(ONE))
     assert "\n" not in str(error.value)
     assert hub.served[NAME] == 2 * SIZE
@@ -176,7 +188,7 @@ def test_progress_is_frequent_and_can_cancel(
 
     with pytest.raises(KeyboardInterrupt):
         store.pull(make_spec(ONE), progress=progress)
-    assert max(later - sooner for sooner, later in zip(times[1:], times[2:], strict=False)) < 0.5
+    assert max(later - sooner for sooner, later in itertools.pairwise(times)) < 0.5
     assert store.installed(make_spec(ONE)) is None
     assert store.pull(make_spec(ONE)).files["model"].read_bytes() == content
     assert hub.served[NAME] <= 1.1 * SIZE + 64 * 1024
@@ -206,7 +218,7 @@ def test_a_killed_pull_is_taken_up(hub: FakeHub, store: ModelStore, make_spec: M
     data = safetensors(size)
     hub.add({NAME: data, "config.json": b"{}"})
     hub.faults[NAME] = [Fault("slow")]
-    spec = make_spec({"config": "config.json", "model": NAME}, revision=None)
+    spec = make_spec({"model": NAME, "config": "config.json"}, revision=None)
     child = pulling(store, spec, tmp_path)
     end = time.monotonic() + 30
     while not any(path.stat().st_size > 0.4 * size for path in partials(store)):
@@ -223,8 +235,7 @@ def test_a_killed_pull_is_taken_up(hub: FakeHub, store: ModelStore, make_spec: M
     assert result.files["model"].read_bytes() == data
     assert hub.served[NAME] <= 1.1 * size
     assert result.reused_bytes >= 0.4 * size
-    assert hub.served["config.json"] == 2
-    assert store.remove(spec) == size + 2  # the killed pull's file is known as Studio's own
+    assert store.remove(spec) == size + 2
 
 
 def test_two_processes_fetch_a_model_once(

@@ -11,10 +11,7 @@ from studio.plugin import BadRequest, BadWeights, Budget, Context, Event, Footpr
 
 from .gguf_file import GgufFile, read_gguf
 from .params import TextParams
-from .sizing import CHUNK, Choice, Shape, choose, contexts, guessed_shape, need, shape_of
-
-PICTURE_TOKENS = 1_024
-"""A picture read without causal masking (Gemma) must go through in one piece."""
+from .sizing import PICTURE_TOKENS, Choice, KvType, Shape, choose, contexts, guessed_shape, need, shape_of
 
 DEFAULT_CONTEXT = 8_192
 """Of a model whose file is not here yet and whose catalogue entry does not say."""
@@ -73,16 +70,25 @@ class TextLLM(Pipeline[TextParams]):
         """The need on the processor alone, with the asked or a comfortable context."""
         shape = self.shape()
         context = contexts(shape, params.context)[0] if params.context else min(DEFAULT_CONTEXT, shape.trained_context)
-        kv = "f16" if params.kv_cache == "auto" else params.kv_cache
+        kv: KvType = "f16" if params.kv_cache == "auto" else params.kv_cache
         return Footprint(phases=need(shape, Choice(context, kv, 0)).phases, disk_bytes=self.spec.download_bytes or 0)
+
+    @property
+    def _has_eyes(self) -> bool:
+        return "mmproj" in self.files or bool(self.spec.source and "mmproj" in self.spec.source.files)
+
+    def preflight(self, params: TextParams) -> None:
+        """The headers are sound, the context is not longer than trained, and pictures go to a model that sees."""
+        if not self._has_eyes and (params.images or any(turn.images for turn in params.messages)):
+            raise BadRequest(
+                f"{self.spec.id} cannot see pictures: it has no mmproj file.",
+                "Leave out --images, or choose a model that sees.",
+            )
+        contexts(self.shape(), params.context)
 
     def plan(self, params: TextParams, budget: Budget) -> Plan:
         """Context, KV precision and layers on the card; nothing of it depends on the prompt."""
-        has_eyes = "mmproj" in self.files or bool(self.spec.source and "mmproj" in self.spec.source.files)
-        if not has_eyes and (params.images or any(turn.images for turn in params.messages)):
-            raise BadRequest(
-                f"{self.spec.id} cannot see pictures: it has no mmproj file.", "Leave out --images, or choose a model that sees."
-            )
+        self.preflight(params)
         if budget.vram_bytes and not self.uses_card():
             budget = budget.model_copy(update={"vram_bytes": 0})
         choice, cost = choose(
@@ -93,8 +99,8 @@ class TextLLM(Pipeline[TextParams]):
             "n_gpu_layers": choice.gpu_layers,
             "type_k": choice.kv,
             "type_v": choice.kv,
-            "n_batch": CHUNK,
-            "n_ubatch": PICTURE_TOKENS if has_eyes else CHUNK,
+            "n_batch": choice.chunk,
+            "n_ubatch": PICTURE_TOKENS if self._has_eyes else choice.chunk,
             "n_threads": params.threads or max(1, budget.threads),
             "flash_attn": True,
         }

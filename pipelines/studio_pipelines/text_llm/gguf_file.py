@@ -321,4 +321,6 @@ def read_gguf(path: Path) -> GgufFile:
         with path.open("rb") as file:
             return _parse(_Header(file, path, os.fstat(file.fileno()).st_size))
     except OSError as error:
-        raise BadWeights(f"{path.name} cannot be read: {error.strerror}.", "Fetch it with `studio models pull`.") from error
+        raise BadWeights(
+            f"{path.name} cannot be read: {error.strerror}.", "Fetch it with `studio models pull`."
+        ) from error

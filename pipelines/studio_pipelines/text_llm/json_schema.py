@@ -100,7 +100,9 @@ def grammar_of(schema: dict[str, Any]) -> str:
     # A schema without any rule means any JSON value; the converter reads it as any object.
     if not schema.keys() - _NOTES - {"$defs", "definitions"}:
         schema = {"type": list(_TYPES)}
-    return str(json_schema_to_gbnf(json.dumps(_own_names(schema))))
+    grammar = str(json_schema_to_gbnf(json.dumps(_own_names(schema))))
+    # Its strings may hold bare control characters, which JSON forbids; llama.cpp's grammars/json.gbnf says it right.
+    return grammar.replace(r'char ::= [^"\\] |', r'char ::= [^"\\\x7F\x00-\x1F] |')
 
 
 def _own_names(schema: dict[str, Any]) -> dict[str, Any]:

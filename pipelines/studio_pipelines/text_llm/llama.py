@@ -37,7 +37,6 @@ def library() -> Any:
 
         pending = {"level": logging.DEBUG, "text": ""}
 
-        @llama_cpp.llama_log_callback
         def route(level: int, text: bytes, _user: object) -> None:
             if level != 5:  # 5 continues the line before
                 pending["level"] = _LEVELS.get(level, logging.DEBUG)
@@ -49,10 +48,11 @@ def library() -> Any:
                 if line:
                     log.log(int(str(pending["level"])), "%s", line)
 
-        _keep_alive.append(route)
+        callback = llama_cpp.llama_log_callback(route)
+        _keep_alive.append(callback)
         none = ctypes.c_void_p(0)
         for put in (llama_cpp.llama_log_set, mtmd_cpp.mtmd_log_set, mtmd_cpp.mtmd_helper_log_set):
-            put(route, none)
+            put(callback, none)
         llama_cpp.llama_backend_init()
     return llama_cpp
 
@@ -196,10 +196,10 @@ class Llama:
         Only whole chunks, evaluated as chunks of a prompt: floating point sums depend on how many tokens are
         evaluated together, so any other rule would make an answer depend on what was asked before.
         """
-        whole = (len(tokens) - 1) // self.chunk * self.chunk  # the last token is always evaluated
-        same = 0
-        while same < min(whole, len(self.kept)) and self.kept[same : same + self.chunk] == tokens[same : same + self.chunk]:
-            same += self.chunk
+        size, same = self.chunk, 0
+        whole = min((len(tokens) - 1) // size * size, len(self.kept))  # the last token is always evaluated
+        while same < whole and self.kept[same : same + size] == tokens[same : same + size]:
+            same += size
         # A sliding window has dropped what a shorter prompt needs; a recurrent state cannot be turned back.
         if self.windowed or not same or not self.lib.llama_memory_seq_rm(self.memory, 0, same, -1):
             self.clear()

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
-from studio.plugin import Context, Event, Progress
+from studio.plugin import Context, Event, Progress, StudioError
 
 from .conversation import Prompt, Words, build_prompt, thinking_format
 from .generation import Measures, Writer, check_length, checked_json, prompt_tokens, read_prompt
@@ -52,7 +52,8 @@ class Session:
     def run(self, params: TextParams, ctx: Context) -> Iterator[Event]:
         """One request: read, write, save."""
         llama = self._llama
-        assert llama is not None
+        if llama is None:
+            raise StudioError("The model was unloaded.", "Load it again.")
         measures = Measures(context=llama.n_ctx)
         ctx.check()
         process = None if params.completion else self._process

@@ -75,7 +75,7 @@ class TemplateProcess:
         self.close()
         # -I: no paths, packages or settings from the environment, of which nothing is handed on anyway.
         environment = {name: os.environ[name] for name in ("SYSTEMROOT", "TZ") if name in os.environ}
-        self._child = subprocess.Popen(  # noqa: S603
+        self._child = subprocess.Popen(
             [sys.executable, "-I", "-X", "utf8", str(_CHILD)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
         )  # fmt: skip
@@ -90,10 +90,10 @@ class TemplateProcess:
 
         def talk() -> None:
             try:
-                assert child and child.stdin and child.stdout
-                child.stdin.write(line)
-                child.stdin.flush()
-                reply.append(child.stdout.readline(REPLY_MAX))
+                if child and child.stdin and child.stdout:
+                    child.stdin.write(line)
+                    child.stdin.flush()
+                    reply.append(child.stdout.readline(REPLY_MAX))
             except (OSError, ValueError):  # the child died, or was killed below
                 reply.append(b"")
 

@@ -115,7 +115,9 @@ class Eyes:
         array = (self._lib.mtmd_bitmap_p_ctypes * len(bitmaps))(*bitmaps)
         result = self._lib.mtmd_tokenize(self._ctx, chunks, ctypes.byref(given), array, len(bitmaps))
         if result:
-            raise StudioError(f"llama.cpp cannot place the pictures in the prompt (code {result}).", "Use other pictures.")
+            raise StudioError(
+                f"llama.cpp cannot place the pictures in the prompt (code {result}).", "Use other pictures."
+            )
 
     def _read(self, chunk: Any, ctx: Context) -> Iterator[None]:
         lib, llama = self._lib, self._llama
@@ -132,7 +134,8 @@ class Eyes:
         size = int(lib.mtmd_input_chunk_get_n_tokens(chunk))
         if lib.mtmd_decode_use_non_causal(self._ctx, chunk) and size > llama.batch_max:
             raise StudioError(
-                f"A picture takes {size:,} tokens; this model reads {llama.batch_max:,} at once.", "Use a smaller picture."
+                f"A picture takes {size:,} tokens; this model reads {llama.batch_max:,} at once.",
+                "Use a smaller picture.",
             )
         past = lib.llama_cpp.llama_pos(0)
         result = lib.mtmd_helper_eval_chunk_single(

@@ -92,7 +92,7 @@ def pull_model(model: str, offline: bool, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"event": "done", "model": spec.id, "revision": revision, "bytes": size}))
         return
-    if result.locked_now:
+    if result.locked_now and spec.source and spec.source.repo:
         typer.echo(
             f"studio: {spec.id} is locked to commit {revision}, the newest now, with every file's sha256.", err=True
         )

@@ -51,6 +51,7 @@ def run_command(args: list[str]) -> int:
 
 def _parser(model: str | None) -> Parser:
     parser = Parser(f"studio run {model}" if model else "studio run", _USAGE)
+    parser.usage = f"studio run {model or 'MODEL'} [--PARAMETER VALUE ...] [-o FILE] [--json] [--like FILE] ..."
     if model:
         parser.add_argument("model", metavar="MODEL", help="see: studio models list")
     request = parser.add_argument_group("request")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
@@ -144,23 +144,21 @@ def _line(parts: list[str], colour: bool) -> str:
 
 
 def table(headers: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """A plain table on standard output, cut to nothing when piped: every value is whole."""
+    """A plain table on standard output, as wide as the terminal; in a pipe every value is whole on one line."""
+    import io
+
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    console = Console() if sys.stdout.isatty() else Console(width=400)
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    terminal = sys.stdout.isatty()
+    buffer = io.StringIO()
+    width = shutil.get_terminal_size().columns if terminal else 400
+    console = Console(file=buffer, width=width, force_terminal=terminal)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for header in headers:
         shown.add_column(header, overflow="fold")
     for row in rows:
         shown.add_row(*(str(value) for value in row))
     console.print(shown)
-
-
-def short_path(path: str | Path) -> str:
-    """A path below the user's home folder as ``~/...``."""
-    try:
-        return f"~/{Path(path).relative_to(Path.home())}"
-    except ValueError:
-        return str(path)
+    typer.echo("\n".join(line.rstrip() for line in buffer.getvalue().splitlines()))

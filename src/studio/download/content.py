@@ -58,17 +58,17 @@ def fault_in(path: Path, name: str) -> str | None:
         head = file.read(_HEAD_BYTES)
     if not head and not name.endswith(".txt"):
         return "it is empty"
-    return _disguise(head) or _wrong_format(PurePosixPath(name).suffix.lower(), head, size)
+    suffix = PurePosixPath(name).suffix.lower()
+    return _disguise(suffix, head) or _wrong_format(suffix, head, size)
 
 
-def _disguise(head: bytes) -> str | None:
+def _disguise(suffix: str, head: bytes) -> str | None:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith(b"PK\x03\x04"):
         return "it is a zip archive (as PyTorch checkpoints are), which can run code"
-    if head[0] == 0x80 and len(head) > 1 and head[1] <= 5:
-        # Two bytes suffice for text types; a safetensors header of this length is told apart by its brace.
-        if head[8:9] == b"{" and len(head) > 8:
-            return None
+    # A safetensors header may by chance have a length that begins like a pickle; its brace tells them apart.
+    by_chance = suffix == ".safetensors" and head[8:9] == b"{"
+    if head[:1] == b"\x80" and head[1:2] <= b"\x05" and not by_chance:
         return "it is a pickle, which can run code"
     if head.startswith(b"version https://git-lfs"):
         return "it is a git-lfs pointer, not the file itself"

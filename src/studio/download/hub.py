@@ -147,12 +147,8 @@ def _get_all(pull: _Pull, spec: ModelSpec, lock: Lock, items: list[_Item]) -> li
         )
     need = {item.etag: max(0, (item.bytes or 0) - _partial_bytes(pull, item)) for item in missing.values()}
     check_space(pull.target.folder, sum(need.values()), spec.id)
-    fetched: set[str] = set()
     for index, item in missing.items():
-        # Two files with the same content share a blob: the second is here once the first is.
-        again = _find(pull, item) if item.etag in fetched else None
-        done[index] = again or _fetch(pull, item)
-        fetched.add(item.etag)
+        done[index] = _fetch(pull, item)
         so_far = [done[position] for position in sorted(done)]
         pull.home.save(lock.model_copy(update={"files": so_far}))
     return [done[index] for index in range(len(items))]
@@ -183,6 +179,9 @@ def _fetch(pull: _Pull, item: _Item) -> LockedFile:
     partial, blob = pull.target.partial(item.etag), pull.target.blob(item.etag)
     partial.parent.mkdir(parents=True, exist_ok=True)
     with alone(pull.target.guard(item.etag), pull.meter.tick):
+        # Another model or program may have brought it meanwhile, or this one under another path.
+        if (found := _find(pull, item)) is not None:
+            return found
         fault: str | None = None
         for _ in range(2):
             partial.touch()

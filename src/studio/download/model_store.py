@@ -156,7 +156,10 @@ class ModelStore:
         if not faults and not holds(lock, spec.source):
             faults = [f"{spec.id}: the catalogue has changed since it was pulled. {repair}"]
         if faults and lock.complete:
-            write_lock(self._lock_file(spec), lock.model_copy(update={"complete": False}))
+            with self._alone(spec, None):
+                # Unless it was pulled anew while the bytes were read.
+                if read_lock(self._lock_file(spec)) == lock:
+                    write_lock(self._lock_file(spec), lock.model_copy(update={"complete": False}))
         return faults
 
     def _pull(

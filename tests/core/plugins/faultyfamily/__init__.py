@@ -1,0 +1,1 @@
+"""A family that goes wrong on demand, for the tests of faults."""
