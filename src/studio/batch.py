@@ -72,13 +72,13 @@ class Step(BaseModel):
 def read_batch(path: Path) -> tuple[str, list[Step]]:
     """The batch's name and its steps in an order in which each follows what it needs. ``BadRequest`` otherwise."""
     file = _parse(path)
-    steps = list(_expand(path, file))
+    steps = list(itertools.islice(_expand(path, file), MAX_QUEUED + 1))  # a matrix can be of any size
     by_name = {step.name: step for step in steps}
     if len(by_name) != len(steps):
         twice = next(step.name for step in steps if sum(other.name == step.name for other in steps) > 1)
         raise BadRequest(f"{path.name}: two jobs have the id {twice!r}.", "Rename one.")
     if len(steps) > MAX_QUEUED:
-        raise BadRequest(f"{path.name}: {len(steps)} jobs; the limit is {MAX_QUEUED}.", "Split the file.")
+        raise BadRequest(f"{path.name}: more than {MAX_QUEUED} jobs; that is the limit.", "Split the file.")
     graph: dict[str, set[str]] = {}
     for step in steps:
         graph[step.name] = set(_needed(path, step, by_name))
@@ -95,13 +95,28 @@ def _parse(path: Path) -> File:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise BadRequest(f"{path.name} has {path.stat().st_size:,} bytes; the limit is {MAX_FILE_BYTES:,}.")
     try:
-        return File.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if _size(content, {}) > MAX_FILE_BYTES:
+            raise BadRequest(f"{path.name}: its aliases unfold to more than {MAX_FILE_BYTES:,} values.", "Use fewer.")
+        return File.model_validate(content)
+    except RecursionError:
+        raise BadRequest(f"{path.name}: values are nested too deeply, or contain themselves.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadRequest(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"]) or "the file"
         raise BadRequest(f"{path.name}: {place}: {first['msg']}.", "See the batch section of the README.") from error
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    """How many values there are once every alias is written out; each is visited once."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        items = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(item, known) for item in items)
+    return known[id(value)]
 
 
 def _expand(path: Path, file: File) -> Iterator[Step]:
@@ -187,8 +202,11 @@ def submit_batch(studio: Studio, path: Path) -> list[JobRow]:
         )
     for keeper in keepers:
         keeper.keep()
-    rows = studio.submit_all(requests, again=True)
-    return [studio.queue.retry(row.id) if _lost(studio, row) else row for row in rows]
+    for key in keys.values():  # before the others: what needs a lost file must not start without it
+        known = studio.queue.find_key(key)
+        if known is not None and _lost(studio, known):
+            studio.queue.retry(known.id)
+    return studio.submit_all(requests, again=True)
 
 
 def _lost(studio: Studio, row: JobRow) -> bool:

@@ -44,7 +44,7 @@ class Catalogue:
         named = {spec.pipeline for spec in self.specs.values()}
         for name in registry.names():
             if name not in named and name not in self.specs:
-                self.specs[name] = ModelSpec(id=name, pipeline=name)
+                self.specs[name] = _implicit(registry, name)
 
     @staticmethod
     def _files(registry: Registry, home: Path | None) -> Iterator[Path]:
@@ -86,6 +86,17 @@ def _entry(file: Path, number: int, row: object) -> ModelSpec:
         name = row.get("id", number) if isinstance(row, dict) else number
         place = ".".join(str(part) for part in first["loc"])
         raise BadRequest(f"{file}, entry {name}: {place}: {first['msg']}", "Mend that key.") from error
+
+
+def _implicit(registry: Registry, name: str) -> ModelSpec:
+    """A family that no entry names is a model of that name, without files."""
+    try:
+        return ModelSpec(id=name, pipeline=name)
+    except ValidationError as error:
+        raise BadRequest(
+            f"{registry.module_of(name)} offers a pipeline {name!r}: only small letters, digits, - and . are allowed.",
+            "Rename its entry point.",
+        ) from error
 
 
 def _local_gguf(path: Path) -> ModelSpec:

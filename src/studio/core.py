@@ -223,14 +223,20 @@ class Studio:
     def submit_all(self, requests: list[Request], *, again: bool = False) -> list[JobRow]:
         """Queue all or none, and see to it that somebody works."""
         waiting = self.queue.counts().get("queued", 0)
-        if waiting + len(requests) > MAX_QUEUED:
+        new = sum(self._adds(request, again) for request in requests)
+        if new and waiting + new > MAX_QUEUED:
             raise BadRequest(
-                f"The queue holds {waiting} jobs and this would add {len(requests)}; the limit is {MAX_QUEUED}.",
+                f"The queue holds {waiting} jobs and this would add {new}; the limit is {MAX_QUEUED}.",
                 "Let some finish, or cancel some: studio jobs list",
             )
         rows = self.queue.submit(requests, again=again)
         self.work()
         return rows
+
+    def _adds(self, request: Request, again: bool) -> bool:
+        """Whether the queue would grow: a request that is known already is answered, not added."""
+        known = self.queue.find_key(request.idempotency_key)
+        return known is None or (again and known.ended and known.state != "done")
 
     def work(self) -> None:
         """Begin working off the queue in this process, unless another one does."""
@@ -240,16 +246,12 @@ class Studio:
         """Numbered events of a job above ``after``, until it has ended. Waits, and works if nobody else does."""
         self.work()
         while True:
+            ended = self.queue.get(job_id).ended  # asked first: the end and its event are one transaction
             fresh = self.queue.events(job_id, after)
             for number, event in fresh:
                 after = number
                 yield number, event
-            if (
-                fresh
-                and is_last(fresh[-1][1])
-                and self.queue.get(job_id).ended
-                and not self.queue.events(job_id, after)
-            ):
+            if ended and (not fresh or is_last(fresh[-1][1])):
                 return
             if not fresh:
                 self.database.wait(_POLL_S)

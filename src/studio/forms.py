@@ -133,6 +133,8 @@ def validate(params: type[P], values: Mapping[str, Any], *, model: str = "", ado
     """
     try:
         text = json.dumps(values, default=_plain)
+    except RecursionError:
+        raise BadRequest(f"The parameters of {model or 'the request'} are nested too deeply.") from None
     except (TypeError, ValueError) as error:
         raise BadRequest(f"The parameters of {model or 'the request'} are not plain data: {error}.") from error
     if len(text) > MAX_REQUEST_BYTES:
@@ -157,6 +159,8 @@ def _plain_error(params: type[Params], error: ValidationError, model: str) -> Ba
     value = _short(first.get("input"))
     hint = _way_out(params, name, model)
     whose = f"{model} has" if model else "There is"
+    if kind == "json_invalid":  # a lone surrogate, from an argument that is no UTF-8; or nested too deeply
+        return BadRequest(f"The parameters of {model or 'the request'} cannot be read: {first['msg']}.")
     if kind == "extra_forbidden":
         return BadRequest(f"{whose} no parameter {name!r}.", nearest(name, params.model_fields))
     if kind == "missing":

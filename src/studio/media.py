@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import warnings
 from pathlib import Path
 
 from studio.errors import BadRequest
@@ -62,7 +64,7 @@ def sniff(path: Path) -> str:
             return media_type
     try:
         # A multi-byte character may be cut at the end of the window.
-        head.decode("utf-8") if len(head) < 4096 else head[:-4].decode("utf-8", errors="strict")
+        codecs.getincrementaldecoder("utf-8")().decode(head, final=len(head) < 4096)
     except UnicodeDecodeError:
         return "application/octet-stream"
     return "application/octet-stream" if b"\0" in head else "text/plain"
@@ -70,9 +72,13 @@ def sniff(path: Path) -> str:
 
 def check_input(path: Path, accept: tuple[str, ...], name: str) -> str:
     """The media type of an input file, or ``BadRequest``: missing, of another type, or a picture too large."""
-    if not path.is_file():
-        raise BadRequest(f"{name}: there is no file {str(path)!r}.", "Give the path of an existing file.")
-    media_type = sniff(path)
+    try:
+        if not path.is_file():
+            raise BadRequest(f"{name}: there is no file {str(path)!r}.", "Give the path of an existing file.")
+        media_type = sniff(path)
+    except OSError as error:  # not readable, or a name that no system would take
+        what = f"{name}: {str(path)[:200]!r} cannot be read: {error.strerror}."
+        raise BadRequest(what, "Give the path of an existing file.") from error
     if accept and media_type not in accept:
         raise BadRequest(
             f"{name}: {path.name!r} is {media_type} by its content.", f"Accepted here: {', '.join(accept)}."
@@ -86,15 +92,17 @@ def _check_pixels(path: Path, name: str) -> None:
     """Read the size from the header only: decoding a bomb would be too late."""
     from PIL import Image, UnidentifiedImageError
 
+    limit = f"{MAX_PIXELS // 1_000_000} megapixels"
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-    except Image.DecompressionBombError:
-        width = height = MAX_PIXELS
-    except (UnidentifiedImageError, OSError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                width, height = image.size
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise BadRequest(f"{name}: {path.name!r} has more than {limit}.", "Scale it down first.") from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise BadRequest(f"{name}: {path.name!r} is a broken picture.", "Give a picture that opens.") from error
     if width * height > MAX_PIXELS:
         raise BadRequest(
-            f"{name}: {path.name!r} has {width} × {height} pixels; the limit is {MAX_PIXELS // 1_000_000} megapixels.",
-            "Scale it down first.",
+            f"{name}: {path.name!r} has {width} × {height} pixels; the limit is {limit}.", "Scale it down first."
         )

@@ -67,7 +67,8 @@ class ModelSpec(_Data):
     ``proof`` says what was shown of it by this project: ``weights`` (ran with its own weights), ``shape`` (built
     at full size with random weights and run under a cap), ``tiny`` (its class ran at tiny size), ``none``.
     ``settings`` are constants of the family for this model (its thinking format, its context length);
-    ``defaults`` are values of the family's ``Params``.
+    ``defaults`` are values of the family's ``Params``; ``task`` says what this model does where it differs from its
+    family (one that sees, say).
     """
 
     id: str = Field(pattern=_KEBAB)
@@ -76,6 +77,7 @@ class ModelSpec(_Data):
     components: dict[str, Component] = Field(default_factory=dict)
     defaults: dict[str, Any] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
+    task: str | None = Field(default=None, pattern=r"^[a-z0-9+]+->[a-z0-9+]+$")
     card: Card | None = None
     proof: Literal["weights", "shape", "tiny", "none"] = "none"
 

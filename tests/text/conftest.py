@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import text_models
+
 from studio.plugin import GIB, Artefact, Budget, Context, Event, ModelSpec, Token
 from studio_pipelines.text_llm.family import TextLLM
 from studio_pipelines.text_llm.params import TextParams
@@ -66,7 +68,7 @@ class Loaded:
     def ask(self, prompt: str, *, ctx: Context | None = None, **params: Any) -> Answer:
         request = TextParams(prompt=prompt, **{"seed": 1, "max_tokens": 40, **params})
         answer = Answer()
-        for event in self.pipeline.generate(request, ctx or Context(self.folder)):
+        for event in self.pipeline.generate(request, ctx or Context(Path(tempfile.mkdtemp(dir=self.folder)))):
             answer.events.append(event)
         return answer
 

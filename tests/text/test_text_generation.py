@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import text_models
+
 from conftest import BUDGET, Loaded
 from studio.plugin import (
     BadRequest,
@@ -27,6 +29,7 @@ from studio.plugin import (
     Token,
 )
 from studio_pipelines.text_llm.family import TextLLM
+from studio_pipelines.text_llm.llama import Llama
 from studio_pipelines.text_llm.params import TextParams
 
 Load = Callable[..., Loaded]
@@ -92,8 +95,37 @@ def test_a_warm_turn_of_the_starter_equals_a_cold_one(starter_gguf: Path, load: 
     assert warm_and_cold(starter_gguf, load, 20, (1, 2), temperature=1.0) > 0
 
 
+def test_scores_after_reuse_are_the_same_to_the_bit(starter_gguf: Path) -> None:
+    """Stronger than equal text. Reused without regard to chunks, scores of this prompt differ by up to 0.7."""
+    settings = {"n_ctx": 1024, "n_gpu_layers": 0, "type_k": "f16", "type_v": "f16", "n_batch": 64, "n_ubatch": 64}
+    llama = Llama(starter_gguf, {**settings, "n_threads": 1})
+
+    def scores(tokens: list[int]) -> np.ndarray:
+        assert list(llama.read_prompt(tokens, lambda: None))[-1] == len(tokens)
+        return np.ctypeslib.as_array(llama.lib.llama_get_logits_ith(llama.ctx, -1), shape=(llama.n_vocab,)).copy()
+
+    try:
+        tokens = llama.tokenize("The tide and the sand are old friends. " * 20, False)
+        cold = scores(tokens)
+        llama.clear()
+        scores(tokens[:100])
+        for token in tokens[100:110]:  # an answer that the next prompt quotes
+            llama.evaluate([token])
+        warm = scores(tokens)
+        assert np.array_equal(cold, warm)
+        assert len(llama.kept) == len(tokens) // 64 * 64
+    finally:
+        llama.close()
+        llama.close()
+
+
 def test_a_quantised_cache_is_exact_too(tiny_gguf: Path, load: Load) -> None:
     assert warm_and_cold(tiny_gguf, lambda path: load(path, kv_cache="q8_0"), 8, (5,)) > 0
+
+
+def test_a_sliding_window_reads_again_and_is_exact(tmp_path: Path, load: Load) -> None:
+    path = text_models.random_model(tmp_path / "swa.gguf", arch="gemma3", layers=6)
+    assert warm_and_cold(path, load, 30, (1, 2), temperature=0.8) == 0
 
 
 def test_a_prompt_read_half_and_cancelled_leaves_no_trace(tiny_gguf: Path, load: Load, tmp_path: Path) -> None:
@@ -222,7 +254,8 @@ def test_an_answer_is_held_to_its_schema(tiny_gguf: Path, load: Load) -> None:
         assert list(found) == ["name", "legs", "kind"]
         assert found["legs"] in (2, 4, 6)
         assert isinstance(found["kind"], bool), "a definition and a property of one name are two things"
-        assert len(found["name"]) <= 12
+        # Bytes that are no UTF-8 are shown as a mark each; llama.cpp counts them in its own way.
+        assert len(found["name"]) <= 12 or "\ufffd" in found["name"]
 
 
 def test_json_comes_after_thinking(say: Callable[..., Loaded]) -> None:
@@ -230,6 +263,24 @@ def test_json_comes_after_thinking(say: Callable[..., Loaded]) -> None:
     answer = model.ask("Hi", temperature=0.0, json_schema={"type": "array", "items": {"type": "null"}, "maxItems": 1})
     assert answer.said("thinking") == "hm"
     assert json.loads(answer.text) in ([], [None])
+
+
+def test_thinking_can_be_asked_for_before_json(say: Callable[..., Loaded]) -> None:
+    """The grammar would forbid the opening tag; without thinking it holds from the first token."""
+    schema = {"type": "array", "items": {"type": "null"}, "maxItems": 1}
+    asked = say("hm</think>[]", template=THINKS).ask("Hi", temperature=0.0, json_schema=schema, thinking="on")
+    assert (asked.said("thinking"), json.loads(asked.text)) in (("hm", []), ("hm", [None]))
+    auto = say("<think>hm</think>[]", template=THINKS).ask("Hi", temperature=0.0, json_schema=schema)
+    assert auto.said("thinking") == ""
+    assert json.loads(auto.text) in ([], [None])
+
+
+def test_earlier_thinking_does_not_go_back_into_the_prompt(say: Callable[..., Loaded]) -> None:
+    model, counts = say("OK", template=THINKS), []
+    for said in ("<think>a long thought</think>\n\nYes.", "Yes."):
+        turns = [{"role": "user", "content": "Well?"}, {"role": "assistant", "content": said}]
+        counts.append(model.ask("Hi", messages=as_messages(turns), temperature=0.0).info["prompt_tokens"])
+    assert counts[0] == counts[1]
 
 
 def test_json_that_was_cut_off_fails_and_says_so(tiny_gguf: Path, load: Load) -> None:

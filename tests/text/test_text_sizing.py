@@ -10,11 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import text_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from studio.plugin import GIB, MIB, BadRequest, BadWeights, Budget, DoesNotFit
 from studio_pipelines.text_llm.gguf_file import GgufFile, Skipped, Tensor, Value, read_gguf
-from studio_pipelines.text_llm.sizing import Choice, Shape, choices, choose, compute_bytes, guessed_shape, need, shape_of
+from studio_pipelines.text_llm.sizing import (
+    Choice,
+    Shape,
+    choices,
+    choose,
+    compute_bytes,
+    guessed_shape,
+    need,
+    shape_of,
+)
 
 
 def made_up(arch: str = "llama", layers: int = 32, **meta: Value) -> GgufFile:
@@ -27,7 +38,10 @@ def made_up(arch: str = "llama", layers: int = 32, **meta: Value) -> GgufFile:
     head |= {f"{arch}.{key.replace('__', '.')}": value for key, value in meta.items()}
     tensors = [Tensor("token_embd.weight", (4096, 128256), 12, 0, 295_501_824)]
     tensors += [Tensor(f"blk.{n}.ffn_up.weight", (1,), 12, 0, 130_000_000) for n in range(layers)]
-    tensors += [Tensor("output.weight", (4096, 128256), 14, 0, 430_940_160), Tensor("output_norm.weight", (1,), 0, 0, 16384)]
+    tensors += [
+        Tensor("output.weight", (4096, 128256), 14, 0, 430_940_160),
+        Tensor("output_norm.weight", (1,), 0, 0, 16384),
+    ]
     return GgufFile(Path("8b.gguf"), 3, head, tuple(tensors), 0, 5_000_000_000)
 
 
@@ -110,9 +124,7 @@ def test_more_memory_never_gives_a_worse_choice(vram: int, ram: int, more_vram: 
     def rank(vram: int, ram: int) -> float:
         order = list(choices(EIGHT, None, "auto", None, True))
         try:
-            choice, cost = choose(
-                EIGHT, Budget(vram_bytes=vram, ram_bytes=ram), asked=None, kv="auto", gpu_layers=None
-            )
+            choice, cost = choose(EIGHT, Budget(vram_bytes=vram, ram_bytes=ram), asked=None, kv="auto", gpu_layers=None)
         except DoesNotFit:
             return len(order)
         assert cost.vram <= vram
@@ -137,7 +149,8 @@ def test_heads_by_layer_windows_and_explicit_head_sizes() -> None:
     shape = shape_of(wide)
     assert shape.windowed.count(False) == 32 // 6
     per_token = 8 * 512 * 2
-    assert shape.kv_bytes(32768, "f16") == 5 * per_token * 32768 + 27 * per_token * 1536
+    assert shape.kv_bytes(32768, "f16") == 5 * per_token * 32768 + 27 * per_token * 1280
+    assert shape.kv_bytes(32768, "f16", 512) == 5 * per_token * 32768 + 27 * per_token * 1536
     listed = made_up("new", attention__sliding_window=512, attention__sliding_window_pattern=[True, False] * 16)
     assert shape_of(listed).windowed == (True, False) * 16
     unknown = made_up("other", attention__sliding_window=512)
@@ -166,12 +179,24 @@ def test_llama_cpp_allocates_what_was_computed(
 ) -> None:
     """KV to the byte, scratch never less than llama.cpp takes. Its log is the witness."""
     shape: Shape = shape_of(read_gguf(tiny_gguf))
-    with caplog.at_level(logging.DEBUG, "studio_pipelines.text_llm.llama"):
+    with caplog.at_level(logging.INFO, "studio_pipelines.text_llm.llama"):
         one = load(tiny_gguf, kv_cache=kv, context=2048)
     sizes = dict(re.findall(r"CPU (KV|compute) buffer size = +([\d.]+) MiB", caplog.text))
     assert float(sizes["KV"]) == pytest.approx(shape.kv_bytes(2048, kv) / MIB, abs=0.005)  # type: ignore[arg-type]
     assert float(sizes["compute"]) <= compute_bytes(shape, Choice(2048, kv, 0)) / MIB  # type: ignore[arg-type]
     assert one.plan.settings["type_v"] == kv
+
+
+def test_a_sliding_window_is_counted_as_llama_cpp_allocates_it(
+    tmp_path: Path, load: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = text_models.random_model(tmp_path / "swa.gguf", arch="gemma3", layers=6, context=4096)
+    shape = shape_of(read_gguf(path))
+    with caplog.at_level(logging.INFO, "studio_pipelines.text_llm.llama"):
+        load(path, context=4096)
+    sizes = [float(size) for size in re.findall(r"CPU KV buffer size = +([\d.]+) MiB", caplog.text)]
+    assert len(sizes) == 2
+    assert 0.9 * shape.kv_bytes(4096, "f16") / MIB <= sum(sizes) <= shape.kv_bytes(4096, "f16") / MIB + 0.01
 
 
 def test_the_starter_takes_no_more_memory_than_its_plan_says(starter_gguf: Path, load: Callable[..., Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import text_models
+
 from studio.plugin import BadWeights, StudioError
 from studio_pipelines.text_llm.template import TemplateFailed, TemplateProcess, render_chatml, render_plain
 
@@ -55,9 +56,9 @@ HOSTILE = {
     "globals by filter": "{{ (lipsum|attr('__globals__'))['os'].system('touch CANARY') }}",
     "subclasses": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "cycler": "{{ cycler.__init__.__globals__.os.popen('touch CANARY').read() }}",
-    "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
+    "loops": "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3,
     "long output": "{% for a in range(99999) %}{{ 'aaaaaaaaaa' * 1000 }}{% endfor %}",
-    "memory": "{% set ns = namespace(x='aaaaaaaaaa' * 1000000) %}{% for a in range(9999) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+    "memory": "{% set n = namespace(x='a' * 10000000) %}{% for a in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
     "big power": "{{ 9 ** (9 ** 9) }}",
     "recursion": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
     "raises": "{{ raise_exception('Roles must\\n alternate') }}",

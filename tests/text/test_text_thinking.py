@@ -5,11 +5,22 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from studio_pipelines.text_llm.thinking import FORMATS, Splitter, State, StopFilter, detect, state_after, without_thinking
+
+from studio_pipelines.text_llm.thinking import (
+    FORMATS,
+    Splitter,
+    State,
+    StopFilter,
+    detect,
+    state_after,
+    without_thinking,
+)
 
 HARMONY = (
     "<|channel|>analysis<|message|>Let me see.<|end|><|start|>assistant<|channel|>final<|message|>Yes <b>.<|return|>"
 )
+
+APRIEL = "Here are my reasoning steps:\nhm\n[BEGIN FINAL RESPONSE]\nYes.\n[END FINAL RESPONSE]"
 
 # format, where it starts, what the model writes, thinking, answer
 CASES: list[tuple[str, State, str, str, str]] = [
@@ -28,7 +39,7 @@ CASES: list[tuple[str, State, str, str, str]] = [
     ("kimi", "start", "◁think▷hm◁/think▷Yes.", "hm", "Yes."),
     ("mistral", "start", "[THINK]hm[/THINK]Yes [1].", "hm", "Yes [1]."),
     ("granite", "start", "Here is my thought process: hm. Here is my response: Yes.", "hm. ", "Yes."),
-    ("apriel", "start", "Here are my reasoning steps:\nhm\n[BEGIN FINAL RESPONSE]\nYes.\n[END FINAL RESPONSE]", "hm\n", "Yes.\n"),
+    ("apriel", "start", APRIEL, "hm\n", "Yes.\n"),
     ("hunyuan", "start", "<think>hm</think>\n<answer>\nYes.\n</answer>", "hm", "Yes.\n"),
     ("thinking", "start", "<thinking>hm</thinking>Yes.", "hm", "Yes."),
     ("thought", "start", "<thought>hm</thought>Yes.", "hm", "Yes."),
@@ -64,7 +75,8 @@ def test_no_marker_of_a_format_holds_another() -> None:
             assert not [other for other in fmt.markers if other != one and one in other]
 
 
-alphabet = sorted({mark for fmt in FORMATS.values() for mark in fmt.markers}) + ["final", "<", "|>", " ", "\n", "a", "é"]
+MARKS = sorted({mark for fmt in FORMATS.values() for mark in fmt.markers})
+alphabet = [*MARKS, "final", "<", "|>", " ", "\n", "a", "é"]
 
 
 @settings(max_examples=400, deadline=None)

@@ -7,6 +7,7 @@ the one after it in a script. It says exactly what a test wants, one token at a 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,10 @@ def vocabulary(specials: tuple[str, ...] = SPECIALS) -> list[str]:
     return [*specials, *(byte_letters()[byte] for byte in range(256))]
 
 
-def _writer(path: Path, tokens: list[str], specials: int, template: str | None, context: int) -> GGUFWriter:
-    writer = GGUFWriter(path, "llama")
+def _writer(
+    path: Path, tokens: list[str], specials: int, template: str | None, context: int, arch: str = "llama"
+) -> GGUFWriter:
+    writer = GGUFWriter(path, arch)
     writer.add_context_length(context)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10000.0)
@@ -74,17 +77,33 @@ def _finish(writer: GGUFWriter) -> None:
     writer.close()
 
 
-def random_model(path: Path, *, template: str | None = CHATML, context: int = 2048, layers: int = 2) -> Path:
+def random_model(
+    path: Path, *, template: str | None = CHATML, context: int = 2048, layers: int = 2, arch: str = "llama"
+) -> Path:
+    """``arch`` "gemma3" has a sliding window of 64 tokens in five layers of six."""
     rng = np.random.default_rng(7)
     tokens = vocabulary()
-    writer = _writer(path, tokens, len(SPECIALS), template, context)
+    writer = _writer(path, tokens, len(SPECIALS), template, context, arch)
     width, heads, kv_heads, inner = 64, 2, 1, 96
     writer.add_block_count(layers)
     writer.add_embedding_length(width)
     writer.add_feed_forward_length(inner)
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads)
-    writer.add_rope_dimension_count(width // heads)
+    if arch == "llama":
+        writer.add_rope_dimension_count(width // heads)
+    else:
+        writer.add_sliding_window(64)
+        writer.add_key_length(width // heads)
+        writer.add_value_length(width // heads)
+        for layer in range(layers):
+            for norm, size in (
+                ("attn_q_norm", 32),
+                ("attn_k_norm", 32),
+                ("post_attention_norm", 64),
+                ("post_ffw_norm", 64),
+            ):
+                writer.add_tensor(f"blk.{layer}.{norm}.weight", np.ones(size, np.float32))
 
     def make(shape: tuple[int, int]) -> np.ndarray:
         return rng.normal(0, 0.2, shape).astype(np.float32)
@@ -133,7 +152,7 @@ def scripted_model(
     output = np.zeros((len(tokens), width), np.float32)
     chain = [*script_tokens(after, specials), *script_tokens(script, specials), specials.index(END)]
     nexts: dict[int, int] = {}
-    for here, there in zip(chain, chain[1:], strict=False):
+    for here, there in pairwise(chain):
         nexts.setdefault(here, there)
     for here, there in nexts.items():
         output[there, here] = 2

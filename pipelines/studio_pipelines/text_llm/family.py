@@ -40,7 +40,7 @@ def _llama_uses_card() -> bool:
 class TextLLM(Pipeline[TextParams]):
     """Answers in text, JSON or thoughts; sees pictures when the model has an ``mmproj`` file."""
 
-    task = "text+image->text"
+    task = "text->text"
     Params = TextParams
 
     uses_card: Callable[[], bool] = staticmethod(_llama_uses_card)

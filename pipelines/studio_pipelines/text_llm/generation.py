@@ -42,7 +42,7 @@ class Measures:
             "completion_tokens": self.completion_tokens,
             "thinking_tokens": self.thinking_tokens,
             "context": self.context,
-            "ttft_s": round(self.ttft_s, 4),
+            "ttft_s": round(self.ttft_s, 4) or None,
             "prompt_tokens_per_s": round(read / self.prompt_s, 1) if self.prompt_s else None,
             "tokens_per_s": round(later / self.write_s, 1) if self.write_s and later else None,
         }
@@ -73,7 +73,8 @@ def read_prompt(llama: Llama, tokens: list[int], ctx: Context, measures: Measure
     measures.reused_tokens = next(steps)
     for done in steps:
         if total - measures.reused_tokens > llama.chunk:
-            yield Progress(phase="prompt", done=done, total=total)
+            pace = (time.perf_counter() - began) / (done - measures.reused_tokens)
+            yield Progress(phase="prompt", done=done, total=total, eta_s=round(pace * (total - done), 2))
     measures.prompt_s = time.perf_counter() - began
 
 

@@ -30,7 +30,8 @@ def check_schema(schema: dict[str, Any]) -> None:
     """Raise ``ValueError`` with one line when the grammar could not hold an answer to ``schema``."""
     if len(json.dumps(schema)) > BYTES_MAX:
         raise ValueError(f"the schema is longer than {BYTES_MAX:,} bytes")
-    names = {f"#/{where}/{name}" for where in ("$defs", "definitions") for name in schema.get(where) or {}}
+    places = [where for where in ("$defs", "definitions") if isinstance(schema.get(where), dict)]
+    names = {f"#/{where}/{name}" for where in places for name in schema[where]}
     _check(schema, "the schema", names, 0)
 
 
@@ -42,6 +43,9 @@ def _check(node: Any, place: str, names: set[str], depth: int) -> None:
     for key in node:
         if key not in _ANY and key not in _NEEDS and key not in _NOTES:
             raise ValueError(f"{place} uses {key!r}, which the grammar cannot enforce")
+    for key in ("properties", "$defs", "definitions"):
+        if not isinstance(node.get(key, {}), dict):
+            raise ValueError(f"{place} has {key!r} that is not a JSON object")
     _check_values(node, place, names)
     _check_parts(node, place, names, depth + 1)
 
@@ -50,7 +54,7 @@ def _check_values(node: dict[str, Any], place: str, names: set[str]) -> None:
     kind = node.get("type")
     if isinstance(kind, list) and (len(node.keys() - _NOTES) > 1 or not kind or any(k not in _TYPES for k in kind)):
         raise ValueError(f"{place} may have a list of types only alone; use anyOf")
-    if not isinstance(kind, list) and kind is not None and kind not in _TYPES:
+    if not isinstance(kind, list) and "type" in node and kind not in _TYPES:
         raise ValueError(f"{place} has the unknown type {kind!r}")
     for key, needed in _NEEDS.items():
         if key in node and kind != needed:
@@ -66,7 +70,7 @@ def _check_values(node: dict[str, Any], place: str, names: set[str]) -> None:
     for key in ("enum", "anyOf", "oneOf", "prefixItems", "required"):
         if key in node and (not isinstance(node[key], list) or (not node[key] and key != "required")):
             raise ValueError(f"{place} has {key!r} without a list of choices")
-    missing = [name for name in node.get("required", ()) if name not in (node.get("properties") or {})]
+    missing = [name for name in node.get("required", ()) if name not in node.get("properties", {})]
     if missing:
         raise ValueError(f"{place} requires {missing[0]!r}, which is not among its properties")
     deciding = node.keys() & {"$ref", "anyOf", "oneOf", "enum", "const"}
@@ -78,10 +82,7 @@ def _check_values(node: dict[str, Any], place: str, names: set[str]) -> None:
 
 def _check_parts(node: dict[str, Any], place: str, names: set[str], depth: int) -> None:
     for key in ("properties", "$defs", "definitions"):
-        parts = node.get(key, {})
-        if not isinstance(parts, dict):
-            raise ValueError(f"{place} has {key!r} that is not a JSON object")
-        for name, part in parts.items():
+        for name, part in node.get(key, {}).items():
             _check(part, f"{place.removeprefix('the schema.')}.{name}", names, depth)
     for key in ("anyOf", "oneOf", "prefixItems"):
         for index, part in enumerate(node.get(key, ())):
@@ -121,6 +122,9 @@ def _own_names(schema: dict[str, Any]) -> dict[str, Any]:
         return {key: value if key in ("enum", "const") else renamed(value) for key, value in node.items()}
 
     body = renamed({key: value for key, value in schema.items() if key not in ("$defs", "definitions")})
+    if "$ref" in body:
+        # The converter looks for definitions only beside rules that are no reference themselves.
+        body = {"anyOf": [body]}
     body["$defs"] = {
         new[f"#/{where}/{name}"]: renamed(part)
         for where in ("$defs", "definitions")

@@ -117,6 +117,8 @@ class Llama:
         self.vocab = lib.llama_model_get_vocab(self.model)
         self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
         self.memory = lib.llama_get_memory(self.ctx)
+        if not self.memory or lib.llama_model_has_encoder(self.model):
+            raise BadWeights(f"{path.name} does not write text by itself.", "Choose a model for chat or completion.")
         self.windowed = lib.llama_model_n_swa(self.model) > 0
 
     def close(self) -> None:

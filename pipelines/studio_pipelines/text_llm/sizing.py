@@ -59,25 +59,24 @@ class Shape:
     def layers(self) -> int:
         return len(self.layer_bytes)
 
-    @property
-    def evaluated(self) -> int:
+    def at_once(self, chunk: int) -> int:
         """The most tokens that llama.cpp is set up to evaluate at once."""
-        return PICTURE_TOKENS if self.vision_bytes else CARD_CHUNK
+        return max(chunk, PICTURE_TOKENS) if self.vision_bytes else chunk
 
     @property
     def weight_bytes(self) -> int:
         return sum(self.layer_bytes) + self.input_bytes + self.output_bytes + self.vision_bytes
 
-    def kv_layer_bytes(self, layer: int, context: int, kv: KvType) -> int:
+    def kv_layer_bytes(self, layer: int, context: int, kv: KvType, chunk: int) -> int:
         """A sliding-window layer keeps its window and one evaluation, not the whole context."""
         tokens = context
         if self.windowed[layer]:
-            tokens = min(context, -(-(self.window + self.evaluated) // 256) * 256)
+            tokens = min(context, -(-(self.window + self.at_once(chunk)) // 256) * 256)
         block, nbytes = KV_BYTES[kv]
         return -(-self.kv_values[layer] // block) * nbytes * tokens
 
-    def kv_bytes(self, context: int, kv: KvType) -> int:
-        return sum(self.kv_layer_bytes(layer, context, kv) for layer in range(self.layers)) + self.fixed_state_bytes
+    def kv_bytes(self, context: int, kv: KvType, chunk: int = CHUNK) -> int:
+        return sum(self.kv_layer_bytes(layer, context, kv, chunk) for layer in range(self.layers))
 
 
 def _whole(meta: dict[str, Value], key: str, default: int | None = None, high: int = 2**31) -> int:
@@ -200,7 +199,7 @@ class Need:
 
 def compute_bytes(shape: Shape, choice: Choice) -> int:
     """The scratch buffers of one evaluation: activations, the attention mask, the logits of one token."""
-    tokens = max(choice.chunk, shape.evaluated if shape.vision_bytes else 0)
+    tokens = shape.at_once(choice.chunk)
     pictures = max(16 * MIB, shape.vision_bytes // 2) if shape.vision_bytes else 0
     return tokens * (shape.width * 64 + choice.context * 4) + 2 * shape.vocabulary * 4 + pictures + 8 * MIB
 
@@ -209,7 +208,7 @@ def need(shape: Shape, choice: Choice) -> Need:
     """The last ``gpu_layers`` layers and the output go to the card, with their share of the KV cache."""
     context, on_card = choice.context, min(choice.gpu_layers, shape.layers)
     first = shape.layers - on_card
-    kv = [shape.kv_layer_bytes(layer, context, choice.kv) for layer in range(shape.layers)]
+    kv = [shape.kv_layer_bytes(layer, context, choice.kv, choice.chunk) for layer in range(shape.layers)]
     scratch = compute_bytes(shape, choice)
     vram = ram = 0
     if on_card:

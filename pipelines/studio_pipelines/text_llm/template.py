@@ -49,7 +49,7 @@ class TemplateProcess:
         try:
             self._ask({})
         except TemplateFailed as error:
-            raise BadWeights(error.what, "Choose another file of this model, or a `completion` request.") from error
+            raise BadWeights(error.what, "Choose another file of this model.") from error
 
     def render(self, name: str, values: Mapping[str, Any]) -> str:
         """The prompt that template ``name`` makes of ``values``."""
@@ -73,10 +73,11 @@ class TemplateProcess:
 
     def _start(self) -> None:
         self.close()
-        # -I: no paths, packages or settings from the environment, of which nothing is handed on anyway.
+        # -P: this folder stays off the child's path, where its modules would hide others. Of the environment the
+        # child gets nothing that could be a secret.
         environment = {name: os.environ[name] for name in ("SYSTEMROOT", "TZ") if name in os.environ}
         self._child = subprocess.Popen(
-            [sys.executable, "-I", "-X", "utf8", str(_CHILD)],
+            [sys.executable, "-P", "-X", "utf8", str(_CHILD)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
         )  # fmt: skip
         # An empty request first, so that a slow start of Python is not counted against the template.

@@ -35,7 +35,7 @@ def read_picture(path: Path) -> tuple[int, int, bytes]:
                 )
             picture.load()
             upright = ImageOps.exif_transpose(picture).convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadRequest(f"{path.name} cannot be read as a picture.", "Use PNG, JPEG or WebP.") from error
     # What is transparent is shown on white, as a page would.
     flat = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")

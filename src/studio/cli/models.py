@@ -19,7 +19,7 @@ from studio.units import format_bytes, format_seconds
 
 def _row(studio: Studio, spec: ModelSpec) -> dict[str, Any]:
     try:
-        task = studio.family(spec).task
+        task = spec.task or studio.family(spec).task
     except StudioError as error:  # a broken plugin must not hide the other models
         task = f"broken: {error.what}"
     return {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +25,7 @@ from studio.registry import Registry
 from studio.spec import ModelSpec
 from studio.store.home import Home
 from studio.store.inputs import hashes_in
+from studio.units import format_bytes
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +52,11 @@ class Engine:
             self.memory.release()
             log.exception("job %s: out of memory", task.job_id)
             yield Failed(error=f"{task.model} ran out of memory.", hint="Try smaller values, or a smaller model.")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.memory.release()
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                yield self._no_space(task)
+                return
             log.exception("job %s: a bug in %s", task.job_id, task.model)
             hint = f"This is a bug; its traceback is in {self.home.logs}."
             yield Failed(error=f"{task.model} failed: {type(error).__name__}: {_one_line(error)}", hint=hint)
@@ -77,6 +83,13 @@ class Engine:
             generate_s = time.perf_counter() - begun
         total_s = time.perf_counter() - started
         yield Done(seconds={"load": load_s, "generate": generate_s, "total": total_s})
+
+    def _no_space(self, task: Task) -> Failed:
+        folder = self.home.workdir(task.job_id)
+        written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        free = format_bytes(shutil.disk_usage(folder).free)
+        error = f"No space for the output of {task.model}: {format_bytes(written)} were written, {free} are free."
+        return Failed(error=error, hint=f"Free some space on the disk of {self.home.root}, then run it again.")
 
     def _recipe(self, spec: ModelSpec, task: Task, plan: Plan, family: type[Pipeline[Any]]) -> dict[str, Any]:
         """All that is needed to make it again, and to see why it may differ."""

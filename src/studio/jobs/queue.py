@@ -83,6 +83,9 @@ class JobQueue:
         with self._database.write() as connection:
             job = self.get(job_id)
             if job.ended:
+                for needed in map(self.get, self.needs(job.id).values()):
+                    if needed.ended and needed.state != "done":
+                        self.retry(needed.id)  # or this one could never start
                 connection.execute(
                     "UPDATE jobs SET state = 'queued', crashes = 0, interruptions = 0, error = '', hint = '',"
                     " started = NULL, finished = NULL WHERE id = ?",

@@ -22,6 +22,7 @@ from studio.jobs.model import JobRow, Task
 from studio.jobs.queue import JobQueue
 from studio.store.artefacts import ArtefactStore
 from studio.store.database import Database
+from studio.store.files import sweep
 from studio.store.home import Home
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class Recorder:
                 return
             event = self._artefacts.take(event, job_id=self._job.id, number=self._made, created=self._job.created)
             self._write([event], [(self._made, event)])
+            if not self.wanted:  # cancelled meanwhile: no row will ever name these files
+                self._artefacts.discard(event)
             return
         self._waiting = _merged(self._waiting, event)
         if is_last(event) or time.monotonic() - self._written_at > _COMMIT_EVERY_S:
@@ -131,6 +134,7 @@ class Runner:
 
     def _work(self) -> None:
         self._queue.recover()
+        self._sweep()
         executor = self._make_executor()
         try:
             while not self._stopping.is_set():
@@ -141,6 +145,15 @@ class Runner:
                     self._run(executor, job)
         finally:
             executor.close()
+
+    def _sweep(self) -> None:
+        """Remove what a killed program had no time to remove: temporary files, and the folders of ended jobs."""
+        for folder in (self._home.outputs, self._home.inputs):
+            sweep(folder)
+        alive = {row.id for row in self._queue.find(states=["queued", "running"], limit=10_000)}
+        for folder in self._home.work.iterdir():
+            if folder.name not in alive:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _run(self, executor: Executor, job: JobRow) -> None:
         recorder = Recorder(job, self._queue, self._artefacts)

@@ -6,10 +6,12 @@ the parent is gone: a worker never outlives the program that started it. What na
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
 import queue
+import signal
 import sys
 import threading
 from typing import IO, Any
@@ -34,7 +36,6 @@ class Worker:
         self._write(b'{"op": "ready"}')
         while True:
             task = self._tasks.get()
-            self._cancelled.discard(task.job_id)
             for event in self._engine.run(task, lambda job=task.job_id: job in self._cancelled):  # type: ignore[misc]
                 self._write(event.model_dump_json().encode())
 
@@ -42,7 +43,9 @@ class Worker:
         for line in self._commands:
             message = json.loads(line)
             if message["op"] == "run":
-                self._tasks.put(Task.model_validate(message["task"]))
+                task = Task.model_validate(message["task"])
+                self._cancelled.discard(task.job_id)  # here, where a cancel in the next line cannot overtake it
+                self._tasks.put(task)
             elif message["op"] == "cancel":
                 self._cancelled.add(message["job"])
         os._exit(0)  # the parent is gone; nothing here needs saving
@@ -53,6 +56,12 @@ class Worker:
             self._events.flush()
         except OSError:
             os._exit(0)
+
+
+def _die_with_parent() -> None:
+    """Linux ends this process with its parent even while native code lets no other thread run."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _block_network() -> None:
@@ -67,9 +76,12 @@ def _block_network() -> None:
 
 def main() -> None:
     """Keep the protocol's pipe for ourselves and send everything that is printed to the log."""
+    # Ctrl-C in a terminal reaches every process of it; what happens to the job is the parent's decision.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     events = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    _die_with_parent()
     _block_network()
     Worker(Home(sys.argv[1]), sys.stdin.buffer, events).serve()
 

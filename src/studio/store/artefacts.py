@@ -11,9 +11,9 @@ from typing import Any
 from studio.errors import BadRequest, NotFound, StudioError
 from studio.events import Artefact
 from studio.media import extension
-from studio.store.content import content_sha256
+from studio.store.content import content_of, content_sha256
 from studio.store.database import Database
-from studio.store.files import copy_whole, move_whole, sha256_of, write_whole
+from studio.store.files import copy_whole, move_whole, write_whole
 from studio.store.home import Home
 
 RECIPE_SUFFIX = ".recipe.json"
@@ -57,6 +57,12 @@ class ArtefactStore:
             }
         )
 
+    def discard(self, artefact: Artefact) -> None:
+        """Remove the files of an artefact that was taken but will not be recorded."""
+        place = Path(artefact.path)
+        place.unlink(missing_ok=True)
+        recipe_path(place).unlink(missing_ok=True)
+
     def record(self, artefact: Artefact, *, job_id: str, number: int) -> None:
         """Make an artefact visible. Call it in the transaction that records the event."""
         with self._database.write() as connection:
@@ -98,7 +104,7 @@ class ArtefactStore:
         beside = path if path.name.endswith(RECIPE_SUFFIX) else recipe_path(path)
         if beside.is_file():
             return read_recipe(beside)
-        row = self._database.row("SELECT line FROM artefacts WHERE content_sha256 = ?", sha256_of(path))
+        row = self._database.row("SELECT line FROM artefacts WHERE content_sha256 = ?", content_of(path))
         if row is not None:
             return Artefact.model_validate_json(row["line"]).recipe
         raise BadRequest(

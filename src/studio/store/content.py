@@ -5,20 +5,36 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from studio.errors import BadRequest
+from studio.media import check_input, sniff
 from studio.store.files import sha256_of
 
 
 def content_sha256(path: Path, media_type: str) -> str:
-    """Text: its UTF-8 bytes. Pictures: mode, size and pixels. Anything else: the file's bytes."""
+    """Text: its UTF-8 bytes. Pictures: mode, size and pixels of every frame. Anything else: the file's bytes."""
     if media_type.startswith("image/"):
         return _pixels(path)
     return sha256_of(path)
 
 
+def content_of(path: Path) -> str:
+    """The content hash of a file of unknown origin; one that only looks like a picture is hashed as bytes."""
+    media_type = sniff(path)
+    if media_type.startswith("image/"):
+        try:
+            check_input(path, (), "file")
+            return _pixels(path)
+        except (BadRequest, OSError, ValueError, SyntaxError):
+            pass
+    return sha256_of(path)
+
+
 def _pixels(path: Path) -> str:
-    from PIL import Image
+    from PIL import Image, ImageSequence
 
     with Image.open(path) as image:
         digest = hashlib.sha256(f"{image.mode} {image.width} {image.height}\n".encode())
-        digest.update(image.tobytes())
+        for frame in ImageSequence.Iterator(image):
+            # Indices into a palette say nothing without the palette.
+            digest.update((frame.convert("RGBA") if frame.mode == "P" else frame).tobytes())
     return digest.hexdigest()

@@ -111,13 +111,18 @@ class Database:
             if self._connection.in_transaction:
                 yield self._connection
                 return
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
+                self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
+                self._connection.execute("COMMIT")
+            except BaseException as error:
+                if self._connection.in_transaction:  # SQLite has undone it already after some errors
+                    self._connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                    raise StudioError(
+                        f"No space for the database {self.path}.", "Free some space on its disk, then run it again."
+                    ) from error
                 raise
-            self._connection.execute("COMMIT")
         with self.changed:
             self.changed.notify_all()
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ def sha256_of(path: Path) -> str:
 @contextmanager
 def _room_for(path: Path, size_bytes: int) -> Iterator[Path]:
     """A temporary name beside ``path``; a full disk becomes one clear line and leaves nothing behind."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         yield temporary
     except OSError as error:
@@ -67,6 +68,16 @@ def move_whole(source: Path, path: Path) -> None:
         os.fsync(file.fileno())
     source.replace(path)
     sync_folder(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote."""
+    import psutil
+
+    for part in folder.rglob(".*.part"):
+        writer = part.name.split(".")[-3]
+        if writer.isdigit() and not psutil.pid_exists(int(writer)):
+            part.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ class InputKeeper:
             return path
         if "\0" in str(path):
             raise BadRequest(f"{name}: the path holds a NUL character.", "Give the path of an existing file.")
-        path = Path(path).expanduser()
+        with suppress(RuntimeError):  # "~nobody" is then a file of that name, which is missing
+            path = Path(path).expanduser()
         media_type = check_input(path, accept, name)
         size = path.stat().st_size
         if size > MAX_INPUT_BYTES:

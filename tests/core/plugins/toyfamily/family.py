@@ -14,7 +14,7 @@ TEXT = "the sea is calm and the moon is high and a light on the coast is gone an
 
 class ToyParams(Params):
     prompt: str = Field(default="the", max_length=9_000, description="The last word of it begins the walk.")
-    words: int = Field(default=12, ge=1, le=5_000, description="How many words to write.")
+    words: int = Field(default=12, ge=1, le=100_000, description="How many words to write.")
 
 
 class Toy(Pipeline[ToyParams]):
