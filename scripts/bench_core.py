@@ -136,7 +136,7 @@ def measure(rounds: int, tokens: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         default = Studio()
-        files = default.models.require(default.catalogue.get("starter-text"))
+        files = default.weights.require(default.models.get("starter-text"))
         (home / "models").symlink_to(default.home.models)
         default.close()
         with Studio(home) as studio:

@@ -83,7 +83,7 @@ def install() -> None:
 
 
 def check_machine() -> None:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - this file runs with whatever python3 is
         sys.exit(f"Python {platform.python_version()} is too old: Studio needs 3.11 or newer.")
     compiler = os.environ.get("CXX") or next((name for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
     if compiler is None and os.name != "nt":

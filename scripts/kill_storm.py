@@ -54,21 +54,19 @@ class Storm:
 
     def kill_once(self, moment: str, *, alone: bool) -> bool:
         """Run until ``moment``, then kill everything (or the program alone); ``False`` if it ended before."""
-        log = self.home.parent / f"{self.home.name}.log"
-        after_jobs = self.chance.randrange(2)
-        with log.open("wb") as output:
+        with (self.home.parent / f"{self.home.name}.log").open("wb") as output:
             process = self.start(output)
-            due = time.monotonic() + self.chance.uniform(0, 0.6)
-            files = self.stored()
+            begun = time.time()
+            due = begun + self.chance.uniform(0, 0.6)
+            files, done, extra = self.stored(), self.look(begun)[0], self.chance.randrange(2)
             while process.poll() is None:
                 if moment == "start":
-                    reached = time.monotonic() >= due
+                    reached = time.time() >= due
                 elif moment == "store":
-                    reached = self.stored() > files + 2 * after_jobs
+                    reached = self.stored() > files + 2 * extra
                 else:
-                    seen = log.read_bytes()
-                    mark = b'"phase": "load"' if moment == "load" else b'"event": "token"'
-                    reached = seen.count(b'"event": "done"') >= after_jobs and mark in seen
+                    now_done, now_doing = self.look(begun)
+                    reached = now_done >= done + extra and now_doing == moment
                 if reached:
                     time.sleep(self.chance.choice((0, 0, 0.001, 0.005, 0.02)))
                     if alone:
@@ -80,6 +78,27 @@ class Storm:
         if code == -signal.SIGKILL:
             self.kills[moment] += 1
         return code == -signal.SIGKILL
+
+    def look(self, since: float) -> tuple[int, str]:
+        """How many jobs are done, and what the one that was begun since then does: ``load`` or ``generate``."""
+        if not (self.home / "studio.db").exists():
+            return 0, ""
+        connection = sqlite3.connect(self.home / "studio.db", timeout=30)
+        try:
+            done = connection.execute("SELECT COUNT(*) FROM jobs WHERE state = 'done'").fetchone()[0]
+            last = connection.execute(
+                "SELECT line FROM events JOIN jobs ON jobs.id = job_id WHERE state = 'running'"
+                " AND started > ? ORDER BY events.number DESC LIMIT 1",
+                (since,),
+            ).fetchone()
+        except sqlite3.OperationalError:  # the tables are not there yet
+            return 0, ""
+        finally:
+            connection.close()
+        event = json.loads(last[0]) if last else {}
+        if event.get("event") in ("token", "artefact"):
+            return done, "generate"
+        return done, "load" if event.get("phase") == "load" else ""
 
     def stored(self) -> int:
         """The files in the store, whole or on their way."""

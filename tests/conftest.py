@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from toolbox import Cli, install_family
 
 from studio.core import Studio
+from toolbox import Cli, install_family
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = Path(__file__).parent / "core" / "plugins"

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from studio.core import Job as Job
-    from studio.core import Studio as Studio
+from studio.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from studio.core import Studio as Studio
+    from studio.handles import Job as Job
+
 __all__ = ["Job", "Studio", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the engine on first use, so that a plugin can import ``studio.plugin`` alone."""
-    if name in ("Job", "Studio"):
-        from studio import core
+    if name == "Studio":
+        from studio.core import Studio
 
-        return getattr(core, name)
+        return Studio
+    if name == "Job":
+        from studio.handles import Job
+
+        return Job
     raise AttributeError(f"module 'studio' has no attribute {name!r}")

@@ -17,11 +17,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from studio.core import MAX_QUEUED, Studio, with_seed
-from studio.errors import BadRequest, StudioError
+from studio.errors import BadRequest, StudioError, nearest
 from studio.jobs.model import JobRow, Request, request_sha256
 from studio.jobs.queue import new_id
 from studio.jobs.references import ATTRIBUTES, references, substitute
-from studio.registry import nearest
 from studio.store.inputs import InputKeeper
 
 MAX_FILE_BYTES = 1_000_000

@@ -14,8 +14,8 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from studio.errors import BadRequest, NotFound
-from studio.registry import Registry, nearest
+from studio.errors import BadRequest, NotFound, nearest
+from studio.registry import Registry
 from studio.spec import ModelFile, ModelSpec, Source
 
 _PACKAGE = Path(__file__).parent

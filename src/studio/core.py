@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -20,9 +20,10 @@ from typing import Any, Literal
 from studio import hardware
 from studio.catalogue import Catalogue
 from studio.download import ModelStore
-from studio.errors import BadRequest, JobFailed, StudioError
-from studio.events import Artefact, Event, Failed, Progress, is_last
+from studio.errors import BadRequest
+from studio.events import Artefact, Event, is_last
 from studio.forms import FieldSpec, field_specs, validate
+from studio.handles import Job, Jobs, Models
 from studio.jobs.executors import Executor, InlineExecutor, WorkerExecutor
 from studio.jobs.model import JobRow, Request, request_sha256
 from studio.jobs.queue import JobQueue
@@ -54,59 +55,6 @@ class Checked:
     inputs: InputKeeper
 
 
-class Job:
-    """A handle on a job. It stays valid in another process and after a restart: ``studio.jobs.get(id)``."""
-
-    def __init__(self, studio: Studio, job_id: str) -> None:
-        self._studio = studio
-        self.id = job_id
-
-    def __repr__(self) -> str:
-        return f"Job({self.id!r}, state={self.state!r})"
-
-    @property
-    def row(self) -> JobRow:
-        return self._studio.queue.get(self.id)
-
-    @property
-    def state(self) -> str:
-        return self.row.state
-
-    def events(self, after: int = 0) -> Iterator[Event]:
-        """The whole story from its beginning, then what happens, until the job has ended."""
-        return (event for _, event in self._studio.follow(self.id, after))
-
-    def result(self) -> list[Artefact]:
-        """Wait, then return what was made. Raises ``JobFailed`` if the job did not end as done."""
-        for _ in self.events():
-            pass
-        row = self.row
-        if row.state != "done":
-            raise JobFailed(row.error, row.hint, job_id=row.id, state=row.state)
-        return self._studio.artefacts.of_job(self.id)
-
-    def cancel(self) -> bool:
-        """Cancel; ``False`` if the job had ended already."""
-        return self._studio.queue.cancel(self.id)
-
-
-class Jobs:
-    """``studio.jobs``: handles by id, and the list."""
-
-    def __init__(self, studio: Studio) -> None:
-        self._studio = studio
-
-    def get(self, job_id: str) -> Job:
-        return Job(self._studio, self._studio.queue.get(job_id).id)
-
-    def find(self, *, states: Iterable[str] = (), batch: str | None = None, limit: int = 1000) -> list[JobRow]:
-        """The newest first."""
-        return self._studio.queue.find(states=list(states), batch=batch, limit=limit)
-
-    def __iter__(self) -> Iterator[JobRow]:
-        return iter(self.find())
-
-
 class Studio:
     """One home, its queue, and the process that works it off. A context manager; closing it loses no job.
 
@@ -122,7 +70,8 @@ class Studio:
         self.home = Home(home)
         self.registry = Registry()
         self.catalogue = Catalogue(self.registry, self.home.root)
-        self.models = ModelStore(self.home.models, offline=offline)
+        self.weights = ModelStore(self.home.models, offline=offline)
+        self.models = Models(self.catalogue, self.weights)
         self.database = Database(self.home.database)
         self.artefacts = ArtefactStore(self.home, self.database)
         self.queue = JobQueue(self.database, self.artefacts)
@@ -168,7 +117,7 @@ class Studio:
     def plan(self, model: str, /, **params: Any) -> Plan:
         """How a request would run on this machine now; nothing is loaded. Works before the model is downloaded."""
         checked = self.check(model, params)
-        files = self.models.installed(checked.spec) or {}
+        files = self.weights.installed(checked.spec) or {}
         family = self.family(checked.spec)(checked.spec, files)
         return family.plan(checked.params, hardware.probe(self.home.root).budget())
 
@@ -201,7 +150,7 @@ class Studio:
 
     def preflight(self, checked: Checked) -> None:
         """The files are here, whole at their heads, and can do what is asked."""
-        files = self.models.require(checked.spec)
+        files = self.weights.require(checked.spec)
         self.family(checked.spec)(checked.spec, files).preflight(checked.params)
 
     def request(
@@ -288,6 +237,3 @@ def _log_to(folder: Path) -> logging.Handler:
     logger.addHandler(handler)
     logger.propagate = False
     return handler
-
-
-__all__ = ["Artefact", "Event", "Failed", "Job", "JobFailed", "Progress", "Studio", "StudioError"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class StudioError(Exception):
     """An expected failure. ``what`` names the thing, the value and the limit; ``hint`` the way out.
@@ -61,3 +64,13 @@ class JobFailed(StudioError):
         super().__init__(what, hint)
         self.job_id = job_id
         self.state = state
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A hint that offers the names closest to ``name``: ``"Did you mean a or b?"``."""
+    known = sorted(names)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    shown = ", ".join(known[:8]) + (" ..." if len(known) > 8 else "")
+    return f"There are: {shown or 'none'}."

@@ -16,9 +16,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from studio.errors import BadRequest
+from studio.errors import BadRequest, nearest
 from studio.pipeline import Params
-from studio.registry import nearest
 
 Kind = Literal["int", "float", "str", "bool", "choice", "file", "json"]
 P = TypeVar("P", bound=Params)

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from studio.errors import NotFound, StudioError
+from studio.errors import NotFound, StudioError, nearest
 from studio.pipeline import Pipeline
 
 GROUP = "studio.pipelines"
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint that offers the names closest to ``name``: ``"Did you mean a or b?"``."""
-    known = sorted(names)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if close:
-        return f"Did you mean {' or '.join(close)}?"
-    shown = ", ".join(known[:8]) + (" ..." if len(known) > 8 else "")
-    return f"There are: {shown or 'none'}."
 
 
 class Registry:

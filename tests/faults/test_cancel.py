@@ -6,13 +6,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from toolbox import gone, lines_of, until
 
 from studio.core import Studio
 from studio.errors import JobFailed
 from studio.events import Event, Failed
 from studio.jobs.executors import GRACE_S, WorkerExecutor
 from studio.jobs.model import Task
+from toolbox import gone, lines_of, until
 
 
 def test_deaf_native_code_is_killed(studio: Studio, tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from toolbox import files_in
 
 from studio.errors import StudioError
 from studio.store.database import Database
 from studio.store.files import copy_whole, write_whole
+from toolbox import files_in
 
 LIMIT = 3_000_000
 CONFINED = (  # every file that this process and its children write ends at LIMIT bytes

@@ -22,7 +22,7 @@ def kill_storm() -> ModuleType:
 
 
 def test_twenty_jobs_and_ten_kills(kill_storm: ModuleType, home: Path, plugins: Path, tmp_path: Path) -> None:
-    hit, faults = kill_storm.storm(tmp_path / "storm", "toy", {"words": 15_000}, jobs=20, kills=10, seed=8)
+    hit, faults = kill_storm.storm(tmp_path / "storm", "toy", {"words": 4_000}, jobs=20, kills=10, seed=8)
     assert faults == []
     assert hit.kills.total() >= 8, "most kills found the batch at work"
     assert len([moment for moment in kill_storm.MOMENTS if hit.kills[moment]]) >= 3

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toolbox import Cli, files_in, gone, lines_of, processes_of, until
 
 from studio.core import Studio
+from toolbox import Cli, files_in, gone, lines_of, processes_of, until
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

@@ -7,10 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from toolbox import Cli, files_in, lines_of, until
 
 from studio.core import Studio
 from studio.errors import JobFailed
+from toolbox import Cli, files_in, lines_of, until
 
 
 def whole(studio: Studio, job_id: str, count: int) -> None:

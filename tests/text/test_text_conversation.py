@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import text_models
+
 from studio.plugin import BadWeights, StudioError
 from studio_pipelines.text_llm.conversation import DEFAULT_TEMPLATE, Prompt, Words, build_prompt, thinking_format
 from studio_pipelines.text_llm.params import Message, TextParams
@@ -16,11 +17,15 @@ WORDS = Words(bos="<s>", eos="</s>", chatml=True)
 Build = Callable[..., Prompt]
 
 TWO_ROLES = (
-    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
-    "{% endif %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<assistant>"
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<assistant>"
 )
 PARTS = "{% for m in messages %}<{{ m.role }}>{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}"
-SWITCH = "{{ messages[-1].content }}{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+SWITCH = (
+    "{{ messages[-1].content }}"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+)
 OPENS = "{{ messages[-1].content }}<think>\n{% if false %}{% endif %}"
 
 
@@ -63,7 +68,7 @@ def test_a_template_without_a_switch_is_closed_by_us(build: Build) -> None:
 
 
 def test_a_refusal_is_told_in_the_templates_words(build: Build) -> None:
-    with pytest.raises(StudioError, match=r"failed: Roles must alternate\.$"):
+    with pytest.raises(StudioError, match=r"failed: Roles must alternate\. "):
         build("{{ raise_exception('Roles must alternate.') }}")
 
 

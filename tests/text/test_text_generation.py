@@ -14,8 +14,8 @@ import numpy as np
 import psutil
 import pytest
 import text_models
+from text_harness import BUDGET, Loaded
 
-from conftest import BUDGET, Loaded
 from studio.plugin import (
     BadRequest,
     BadWeights,
@@ -179,6 +179,25 @@ def test_cancelling_works_while_the_prompt_is_read_and_while_text_is_written(
     assert model.ask("Hi", max_tokens=4).text
 
 
+def test_cancelling_works_in_the_middle_of_one_evaluation(starter_gguf: Path) -> None:
+    """A thousand tokens in one piece take six seconds here; nobody waits for them."""
+    settings = {"n_ctx": 2048, "n_gpu_layers": 0, "type_k": "f16", "type_v": "f16", "n_batch": 1024, "n_ubatch": 1024}
+    llama = Llama(starter_gguf, {**settings, "n_threads": 1})
+    began = time.perf_counter()
+
+    def check() -> None:
+        if time.perf_counter() - began > 0.3:
+            raise Cancelled
+
+    try:
+        with pytest.raises(Cancelled):
+            list(llama.read_prompt(llama.tokenize("word " * 1000, False), check))
+        assert time.perf_counter() - began < 1.3
+        assert llama.kept == []
+    finally:
+        llama.close()
+
+
 def test_thinking_streams_apart_and_is_not_in_the_artefact(say: Callable[..., Loaded]) -> None:
     answer = say("<think>hm</think> OK", template=THINKS).ask("Hi", temperature=0.0)
     assert answer.said("thinking") == "hm"
@@ -210,6 +229,15 @@ def test_a_stop_text_that_spans_tokens_ends_the_answer(say: Callable[..., Loaded
     assert answer.text == "ab"
     assert answer.info["finish_reason"] == "stop"
     assert say("abcdef").ask("Hi", temperature=0.0, stop=["fg"]).text == "abcdef"
+
+
+def test_the_first_token_is_added_once(tmp_path: Path, load: Load) -> None:
+    """By the template if it writes one, else by the vocabulary if it wants one."""
+    counts = []
+    for bos, start in ((False, ""), (True, ""), (True, "{{ bos_token }}"), (False, "{{ bos_token }}")):
+        path = text_models.random_model(tmp_path / "b.gguf", bos=bos, template=start + text_models.CHATML)
+        counts.append(load(path).ask("Hi").info["prompt_tokens"])
+    assert [count - counts[0] for count in counts] == [0, 1, 1, 1]
 
 
 def test_a_completion_has_no_template(say: Callable[..., Loaded], load: Load, tiny_gguf: Path) -> None:
@@ -265,14 +293,20 @@ def test_json_comes_after_thinking(say: Callable[..., Loaded]) -> None:
     assert json.loads(answer.text) in ([], [None])
 
 
-def test_thinking_can_be_asked_for_before_json(say: Callable[..., Loaded]) -> None:
-    """The grammar would forbid the opening tag; without thinking it holds from the first token."""
-    schema = {"type": "array", "items": {"type": "null"}, "maxItems": 1}
-    asked = say("hm</think>[]", template=THINKS).ask("Hi", temperature=0.0, json_schema=schema, thinking="on")
-    assert (asked.said("thinking"), json.loads(asked.text)) in (("hm", []), ("hm", [None]))
-    auto = say("<think>hm</think>[]", template=THINKS).ask("Hi", temperature=0.0, json_schema=schema)
-    assert auto.said("thinking") == ""
-    assert json.loads(auto.text) in ([], [None])
+def test_a_thought_before_json_is_left_to_the_model_or_asked_for(say: Callable[..., Loaded]) -> None:
+    request: dict[str, Any] = {
+        "temperature": 0.0,
+        "json_schema": {"type": "array", "items": {"type": "null"}, "maxItems": 1},
+    }
+    for script, thinking, thought in (
+        ("<think>hm</think>[]", "auto", "hm"),
+        ("OK", "auto", ""),
+        ("hm</think>[]", "on", "hm"),
+        ("OK", "off", ""),
+    ):
+        answer = say(script, template=THINKS).ask("Hi", thinking=thinking, **request)
+        assert answer.said("thinking") == thought
+        assert json.loads(answer.text) in ([], [None])
 
 
 def test_earlier_thinking_does_not_go_back_into_the_prompt(say: Callable[..., Loaded]) -> None:

@@ -60,6 +60,7 @@ def test_every_field_has_its_french_words() -> None:
         {"max_tokens": 0}, {"max_tokens": 10**9}, {"top_k": 1.5}, {"context": 1}, {"kv_cache": "f32"}, {"stop": [""]},
         {"stop": ["x"] * 9}, {"thinking": "maybe"}, {"threads": 0}, {"prompt": 7}, {"nonsense": 1}, {"seed": -1},
         {"messages": [{"role": "robot", "content": "x"}]}, {"images": ["a.png"] * 17}, {"repeat_penalty": 0},
+        {"date": "2024-02-30"}, {"date": "today"},
         {"completion": True, "system": "x"}, {"completion": True, "images": ["a.png"]},
     ],
 )  # fmt: skip

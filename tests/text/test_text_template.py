@@ -51,6 +51,15 @@ def test_what_templates_use_is_there(make: Make) -> None:
     assert text == f'<s>U:Hi\n{{"a": "é<b>"}}{year}TrueFalse</s>'
 
 
+def test_the_day_is_pinned_and_told(make: Make) -> None:
+    process = make("{{ strftime_now('%d %b %Y %H:%M:%S') }}")
+    assert process.render("t", VALUES, "2024-07-26") == "26 Jul 2024 00:00:00"
+    assert process.dated
+    assert process.render("t", VALUES).startswith(datetime.date.today().strftime("%d %b %Y"))
+    process.render("good", VALUES)
+    assert not process.dated
+
+
 HOSTILE = {
     "globals": "{{ lipsum.__globals__['os'].popen('touch CANARY').read() }}",
     "globals by filter": "{{ (lipsum|attr('__globals__'))['os'].system('touch CANARY') }}",

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import text_models
 from PIL import Image
+from text_harness import Loaded
 
-from conftest import Loaded
 from studio.plugin import BadRequest, BadWeights, Cancelled, Context, StudioError
 from studio_pipelines.text_llm.params import Message
 from studio_pipelines.text_llm.vision import read_picture

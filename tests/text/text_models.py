@@ -50,7 +50,6 @@ def _writer(
     writer.add_token_merges(["! !"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(2)
-    writer.add_add_bos_token(False)
     if template is not None:
         writer.add_chat_template(template)
     return writer
@@ -78,12 +77,19 @@ def _finish(writer: GGUFWriter) -> None:
 
 
 def random_model(
-    path: Path, *, template: str | None = CHATML, context: int = 2048, layers: int = 2, arch: str = "llama"
+    path: Path,
+    *,
+    template: str | None = CHATML,
+    context: int = 2048,
+    layers: int = 2,
+    arch: str = "llama",
+    bos: bool = False,
 ) -> Path:
     """``arch`` "gemma3" has a sliding window of 64 tokens in five layers of six."""
     rng = np.random.default_rng(7)
     tokens = vocabulary()
     writer = _writer(path, tokens, len(SPECIALS), template, context, arch)
+    writer.add_add_bos_token(bos)
     width, heads, kv_heads, inner = 64, 2, 1, 96
     writer.add_block_count(layers)
     writer.add_embedding_length(width)

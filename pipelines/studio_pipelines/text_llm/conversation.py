@@ -28,6 +28,8 @@ class Prompt:
     state: State
     pictures: tuple[Path, ...] = ()
     stops: tuple[str, ...] = ()
+    day: str = ""
+    """The day that the template wrote into it; empty if none."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ def _without_system(turns: list[Turn]) -> list[Turn]:
     return rest
 
 
-def _render(process: TemplateProcess, words: Words, turns: list[Turn], thinking: str, marker: str) -> str:
-    switch = {"on": True, "off": False}.get(thinking)
+def _render(process: TemplateProcess, words: Words, turns: list[Turn], params: TextParams, marker: str) -> str:
+    switch = {"on": True, "off": False}.get(params.thinking)
     values: dict[str, Any] = {
         "add_generation_prompt": True, "bos_token": words.bos, "eos_token": words.eos, "tools": None,
     }  # fmt: skip
@@ -90,7 +92,7 @@ def _render(process: TemplateProcess, words: Words, turns: list[Turn], thinking:
     first_text, failure = "", None
     for way in ways:
         try:
-            text = process.render(DEFAULT_TEMPLATE, {**values, "messages": way})
+            text = process.render(DEFAULT_TEMPLATE, {**values, "messages": way}, params.date or "")
         except TemplateFailed as error:
             failure = failure or error
             if error.fatal:
@@ -114,14 +116,15 @@ def build_prompt(
     if process is None:
         text = render_chatml(turns) if words.chatml else render_plain(turns)
         return Prompt(text, state_after(fmt, text), pictures, () if words.chatml else (PLAIN_STOP,))
-    text = _render(process, words, turns, params.thinking, marker)
-    if fmt is None or fmt.harmony:
-        return Prompt(text, state_after(fmt, text), pictures)
+    text = _render(process, words, turns, params, marker)
+    day = process.day if process.dated else ""
     state = state_after(fmt, text)
+    if fmt is None or fmt.harmony:
+        return Prompt(text, state, pictures, day=day)
     if params.thinking == "off" and state != "after":
         # No switch in this template: close the thinking ourselves, as Qwen 3's template does.
         text += f"\n{fmt.close}\n\n" if state == "thinking" else f"{fmt.open}\n\n{fmt.close}\n\n"
     elif params.thinking == "on" and state == "start" and params.json_schema is not None:
-        # The grammar would forbid the opening tag, so it is written for the model.
+        # The model would have to open it against the grammar, so it is opened for the model.
         text += fmt.open + "\n"
-    return Prompt(text, state_after(fmt, text), pictures)
+    return Prompt(text, state_after(fmt, text), pictures, day=day)

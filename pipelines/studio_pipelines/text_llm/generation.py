@@ -105,7 +105,7 @@ class Writer:
         try:
             while True:
                 ctx.check()
-                token = sampler.next(self._splitter.answering)
+                token = sampler.next(self._splitter.answering, self._opens)
                 now = time.perf_counter()
                 first = first or now
                 if llama.is_end(token):
@@ -138,6 +138,10 @@ class Writer:
             elif shown := self._stop.feed(text):
                 self._parts.append(shown)
                 yield Token(text=shown)
+
+    def _opens(self, token: int) -> bool:
+        """A thought may come before JSON: an opening tag is no part of the answer."""
+        return self._splitter.opens(self._bytes(token).decode(errors="replace"))
 
     def _bytes(self, token: int) -> bytes:
         """The bytes of a token. Of the control tokens only those are text that the thinking format reads."""

@@ -6,6 +6,7 @@ tell (its trained context, whether it sees) is checked in ``family.TextLLM.plan`
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -144,6 +145,14 @@ class TextParams(Params):
         description="Processor threads; left out, one less than the cores.",
         json_schema_extra={"group": "memory", "advanced": True},
     )
+    date: str | None = Field(
+        default=None,
+        min_length=10,
+        max_length=10,
+        pattern=r"^\d{4}-\d{2}-\d{2}$",
+        description="The day that the model is told, YYYY-MM-DD, if its format tells it; left out, today.",
+        json_schema_extra={"group": "conversation", "advanced": True},
+    )
     messages: list[Message] = Field(
         default=[],
         max_length=TURNS_MAX,
@@ -155,6 +164,13 @@ class TextParams(Params):
         description="Continue the prompt as plain text, without the model's chat format.",
         json_schema_extra={"group": "conversation", "advanced": True},
     )
+
+    @field_validator("date")
+    @classmethod
+    def _real_day(cls, value: str | None) -> str | None:
+        if value is not None:
+            datetime.date.fromisoformat(value)
+        return value
 
     @field_validator("completion")
     @classmethod

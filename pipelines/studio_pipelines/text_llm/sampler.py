@@ -7,6 +7,7 @@ llama.cpp's common/sampling.cpp does): checking 150,000 tokens against a grammar
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 from studio.plugin import BadRequest
@@ -52,12 +53,15 @@ class Sampler:
         parts.append(lib.llama_sampler_init_temp(params.temperature))
         return [*parts, lib.llama_sampler_init_dist((params.seed or 0) % _ANY_SEED)]
 
-    def next(self, held: bool) -> int:
-        """Sample after the last evaluated token; ``held`` applies the grammar."""
+    def next(self, held: bool, exempt: Callable[[int], bool]) -> int:
+        """Sample after the last evaluated token; ``held`` applies the grammar, but not to an ``exempt`` token."""
         lib = self._lib
         if not (held and self._grammar):
             return int(lib.llama_sampler_sample(self._chain, self._llama.ctx, -1))
         token = self._choose(False)
+        if exempt(token):
+            lib.llama_sampler_accept(self._chain, token)
+            return token
         if not self._allowed(token):
             token = self._choose(True)
         lib.llama_sampler_accept(self._chain, token)

@@ -66,7 +66,8 @@ class Session:
         if params.json_schema is not None:
             checked_json(writer.answer, measures)
             media_type = "application/json"
-        yield ctx.save(writer.answer, media_type, **measures.info())
+        dated = {"date": prompt.day} if prompt.day else {}  # give it as --date to get the same prompt on another day
+        yield ctx.save(writer.answer, media_type, **measures.info(), **dated)
 
     @staticmethod
     def _sees(params: TextParams) -> bool:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ class TemplateProcess:
         self._file_name = file_name
         self._seconds = seconds
         self._child: subprocess.Popen[bytes] | None = None
+        self.day = date.today().isoformat()
+        self.dated = False
 
     @property
     def pid(self) -> int | None:
@@ -51,8 +54,9 @@ class TemplateProcess:
         except TemplateFailed as error:
             raise BadWeights(error.what, "Choose another file of this model.") from error
 
-    def render(self, name: str, values: Mapping[str, Any]) -> str:
-        """The prompt that template ``name`` makes of ``values``."""
+    def render(self, name: str, values: Mapping[str, Any], day: str = "") -> str:
+        """The prompt that template ``name`` makes of ``values`` on ``day`` (ISO; today). ``dated``: it used the day."""
+        self.day = day or date.today().isoformat()
         return self._ask({"render": name, "values": dict(values)})
 
     def close(self) -> None:
@@ -86,7 +90,7 @@ class TemplateProcess:
 
     def _exchange(self, request: dict[str, Any], seconds: float) -> str:
         child = self._child
-        line = json.dumps(request).encode() + b"\n"
+        line = json.dumps({**request, "day": self.day}).encode() + b"\n"
         reply: list[bytes] = []
 
         def talk() -> None:
@@ -114,6 +118,7 @@ class TemplateProcess:
         answer = json.loads(reply[0])
         if "error" in answer:
             raise self._failed(f"failed: {_one_line(answer['error'])}")
+        self.dated = bool(answer["dated"])
         return str(answer["text"])
 
     def _failed(self, why: str, *, fatal: bool = False) -> TemplateFailed:

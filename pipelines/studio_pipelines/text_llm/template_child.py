@@ -54,9 +54,17 @@ def raise_exception(message: str) -> None:
     raise jinja2.TemplateError(str(message))
 
 
-def strftime_now(form: str) -> str:
-    """Today, as the template wants it written."""
-    return datetime.now().strftime(form)
+class Calendar:
+    """The day that the request names, at midnight: the same request must give the same prompt at any hour."""
+
+    def __init__(self) -> None:
+        self.day = datetime(2000, 1, 1)
+        self.asked = False
+
+    def strftime_now(self, form: str) -> str:
+        """The day as the template wants it written; remembers that it was asked for."""
+        self.asked = True
+        return self.day.strftime(form)
 
 
 def tojson(value: object, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
@@ -64,13 +72,13 @@ def tojson(value: object, ensure_ascii: bool = False, indent: int | None = None,
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
 
 
-def environment() -> ImmutableSandboxedEnvironment:
+def environment(calendar: Calendar) -> ImmutableSandboxedEnvironment:
     env = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
     )
     env.filters["tojson"] = tojson
     env.globals["raise_exception"] = raise_exception
-    env.globals["strftime_now"] = strftime_now
+    env.globals["strftime_now"] = calendar.strftime_now
     return env
 
 
@@ -91,11 +99,15 @@ def answer(env: ImmutableSandboxedEnvironment, compiled: dict[str, jinja2.Templa
 
 def main() -> None:
     limit_resources()
-    env = environment()
+    calendar = Calendar()
+    env = environment(calendar)
     compiled: dict[str, jinja2.Template] = {}
+    reply: dict[str, Any]
     for line in sys.stdin.buffer:
         try:
-            reply = {"text": answer(env, compiled, json.loads(line))}
+            request = json.loads(line)
+            calendar.day, calendar.asked = datetime.fromisoformat(request["day"]), False
+            reply = {"text": answer(env, compiled, request), "dated": calendar.asked}
         except MemoryError:
             reply = {"error": "it needs more memory than a template may have"}
         except RecursionError:

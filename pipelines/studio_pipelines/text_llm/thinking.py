@@ -87,8 +87,15 @@ class Splitter:
 
     @property
     def answering(self) -> bool:
-        """Whether what comes next certainly belongs to the answer."""
-        return self._state in ("answer", "after")
+        """Whether what comes next belongs to the answer, unless it opens the thinking."""
+        return self._state in ("start", "answer", "after")
+
+    def opens(self, text: str) -> bool:
+        """Whether ``text`` begins an opening tag here, beyond doubt (``[`` alone may begin JSON, too)."""
+        if self._state != "start" or self._fmt is None:
+            return False
+        said, tag = (self._buffer + text).lstrip(), self._fmt.open
+        return len(said) >= 3 and (tag.startswith(said) or said.startswith(tag))
 
     def feed(self, text: str) -> list[Piece]:
         self._buffer += text

@@ -28,7 +28,7 @@ def chat_command(model: str | None, system: str) -> int:
     """Talk until the person leaves. Raises ``BadRequest`` for an unknown or missing model."""
     with Studio() as studio:
         spec = studio.catalogue.get(model) if model else _default(studio)
-        studio.models.require(spec)
+        studio.weights.require(spec)
         name = model or spec.id
         if "messages" not in studio.family(spec).Params.model_fields:
             raise BadRequest(f"{name} cannot chat: it makes {studio.family(spec).task}.", "See: studio models list")
@@ -43,8 +43,8 @@ def chat_command(model: str | None, system: str) -> int:
 def _default(studio: Studio) -> ModelSpec:
     """The largest chat model that is installed."""
     found = [
-        spec for spec in studio.catalogue.specs.values()
-        if spec.pipeline == "text-llm" and studio.models.installed(spec) is not None
+        spec for spec in studio.models
+        if spec.pipeline == "text-llm" and studio.weights.installed(spec) is not None
     ]  # fmt: skip
     if not found:
         raise BadRequest("No text model is installed.", "Run: studio models pull starter-text")

@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from studio.errors import BadRequest
+from studio.errors import BadRequest, nearest
 from studio.forms import FieldSpec
-from studio.registry import nearest
 
 _PREFIX = "param_"
 

@@ -28,15 +28,15 @@ def _row(studio: Studio, spec: ModelSpec) -> dict[str, Any]:
         "task": task,
         "proof": spec.proof,
         "licence": spec.licence,
-        "installed": studio.models.installed(spec) is not None,
-        "bytes": studio.models.size_bytes(spec),
+        "installed": studio.models.files(spec.id) is not None,
+        "bytes": studio.models.size_bytes(spec.id),
         "gated": bool(spec.source and spec.source.gated),
     }
 
 
 def list_models(as_json: bool) -> None:
     with Studio() as studio:
-        rows = [_row(studio, spec) for spec in studio.catalogue.specs.values()]
+        rows = [_row(studio, spec) for spec in studio.models]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -55,7 +55,7 @@ def show_model(model: str, as_json: bool) -> None:
         spec = studio.catalogue.get(model)
         fields = studio.fields(model)
         row = _row(studio, spec)
-        files = {role: str(path) for role, path in (studio.models.installed(spec) or {}).items()}
+        files = {role: str(path) for role, path in (studio.models.files(model) or {}).items()}
     if as_json:
         entry = spec.model_dump(mode="json", by_alias=True)
         typer.echo(json.dumps({**entry, **row, "local": files, "params": [f.model_dump() for f in fields]}, indent=2))
@@ -83,12 +83,12 @@ def pull_model(model: str, offline: bool, as_json: bool) -> None:
         begun = time.perf_counter()
         show = _Pulling(as_json)
         try:
-            result = studio.models.pull(spec, progress=show)
+            result = studio.models.pull(model, progress=show)
         finally:
             show.close()
         seconds = time.perf_counter() - begun
-        size = studio.models.size_bytes(spec)
-        revision = studio.models.revision(spec)
+        size = studio.models.size_bytes(spec.id)
+        revision = result.revision
     if as_json:
         typer.echo(json.dumps({"event": "done", "model": spec.id, "revision": revision, "bytes": size}))
         return
@@ -140,7 +140,7 @@ def _download_bars() -> tuple[Any, Any]:
 def remove_model(model: str, as_json: bool) -> None:
     with Studio() as studio:
         spec = studio.catalogue.get(model)
-        freed = studio.models.remove(spec)
+        freed = studio.models.remove(model)
     typer.echo(
         json.dumps({"model": spec.id, "freed_bytes": freed}) if as_json else f"{spec.id}: {format_bytes(freed)} freed."
     )
@@ -150,8 +150,7 @@ def verify_model(model: str) -> int:
     """0 if every file is as it was downloaded, 1 if not."""
     with Studio() as studio:
         spec = studio.catalogue.get(model)
-        studio.models.require(spec)
-        faults = studio.models.verify(spec)
+        faults = studio.models.verify(model)
     for fault in faults:
         typer.echo(fault, err=True)
     if not faults:

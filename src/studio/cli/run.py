@@ -10,9 +10,10 @@ import typer
 
 from studio.cli.flags import Parser, add_fields, parse
 from studio.cli.show import JsonLines, Listener, Terminal
-from studio.core import EXECUTORS, Job, Studio
+from studio.core import EXECUTORS, Studio
 from studio.errors import BadRequest
 from studio.events import Artefact
+from studio.handles import Job
 from studio.store.artefacts import export
 
 PERSON_WAITS = 10

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import studio
 from studio import hardware
 from studio.catalogue import Catalogue
 from studio.download import ModelStore
@@ -26,6 +25,7 @@ from studio.spec import ModelSpec
 from studio.store.home import Home
 from studio.store.inputs import hashes_in
 from studio.units import format_bytes
+from studio.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Engine:
     def _recipe(self, spec: ModelSpec, task: Task, plan: Plan, family: type[Pipeline[Any]]) -> dict[str, Any]:
         """All that is needed to make it again, and to see why it may differ."""
         return {
-            "studio": studio.__version__,
+            "studio": __version__,
             "model": spec.id,
             "revision": self.models.revision(spec),
             "params": task.params,
