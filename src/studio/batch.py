@@ -7,6 +7,7 @@ same home finds the jobs that are there and does only what is missing.
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -89,7 +90,7 @@ def read_batch(path: Path) -> tuple[str, list[Step]]:
 
 
 def _parse(path: Path) -> File:
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - false for any impossible name, too
         raise BadRequest(f"There is no file {str(path)!r}.", "Give a YAML file of jobs.")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise BadRequest(f"{path.name} has {path.stat().st_size:,} bytes; the limit is {MAX_FILE_BYTES:,}.")
@@ -182,14 +183,15 @@ def submit_batch(studio: Studio, path: Path) -> list[JobRow]:
         except StudioError as error:
             raise BadRequest(f"{path.name}: {step.name}: {error.what}", error.hint) from error
         keepers.append(keeper)
-        digest = request_sha256(step.model, {"params": written, "needs": [keys[need] for need in needs]})
+        model = studio.catalogue.lasting_name(step.model)
+        digest = request_sha256(model, {"params": written, "needs": [keys[need] for need in needs]})
         keys[step.name] = f"batch:{name}:{step.name}:{digest}"
         known = studio.queue.find_key(keys[step.name])
         ids[step.name] = known.id if known else ids[step.name]
         requests.append(
             Request(
                 id=ids[step.name],
-                model=step.model,
+                model=model,
                 params=with_seed(written),
                 request_sha256=digest,
                 priority=step.priority,

@@ -8,6 +8,7 @@ entry names - an entry without files under the family's own name.
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,9 +63,13 @@ class Catalogue:
         """The entry of that id, or of a ``.gguf`` file by its path. ``NotFound`` offers the nearest ids."""
         if name in self.specs:
             return self.specs[name]
-        if name.endswith(".gguf") and Path(name).is_file():
+        if name.endswith(".gguf") and os.path.isfile(name):  # noqa: PTH113 - false for any impossible name, too
             return _local_gguf(Path(name).resolve())
         raise NotFound(f"There is no model {name!r}.", nearest(name, self.specs))
+
+    def lasting_name(self, name: str) -> str:
+        """``name`` as a stored request holds it: a file by its whole path, since any process may run the job."""
+        return name if name in self.specs else str(Path(name).resolve())
 
 
 def read_models(file: Path) -> list[ModelSpec]:

@@ -161,6 +161,7 @@ class Studio:
         self.preflight(checked)
         checked.inputs.keep()
         written = checked.params.model_dump(mode="json", exclude_unset=True)
+        model = self.catalogue.lasting_name(model)
         return Request(
             model=model,
             params=with_seed(written),

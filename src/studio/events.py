@@ -66,8 +66,8 @@ class Artefact(_Event):
 
     @property
     def text(self) -> str:
-        """The content of a text artefact (UTF-8)."""
-        return Path(self.path).read_text(encoding="utf-8")
+        """The content of a text artefact (UTF-8), line ends as they are."""
+        return Path(self.path).read_bytes().decode()
 
 
 class Done(_Event):

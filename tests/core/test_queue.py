@@ -74,7 +74,7 @@ def test_moving_behind_a_job_takes_its_priority(queue: JobQueue) -> None:
 
 def test_many_moves_into_one_gap_keep_the_order(queue: JobQueue) -> None:
     first, last = add(queue, "first"), add(queue, "last")
-    names = [f"n{number}" for number in range(40)]
+    names = [f"n{number}" for number in range(150)]
     for name in names:
         queue.move_after(add(queue, name).id, first.id)
     assert order(queue) == ["first", *reversed(names), "last"]

@@ -35,3 +35,15 @@ def test_like_makes_the_same_again(starter_home: Path, cli: Cli, tmp_path: Path)
 def test_a_model_that_is_not_here_names_the_command_that_gets_it(home: Path, cli: Cli) -> None:
     done = cli("run", "starter-text", "--prompt", "x", code=2)
     assert "studio models pull starter-text" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_file_by_its_path_from_any_folder(starter_home: Path, cli: Cli, tmp_path: Path) -> None:
+    """The job is stored with the whole path, so that another process can run it and ``--like`` can make it again."""
+    [model] = list((starter_home / "models" / "starter-text").rglob("*.gguf"))
+    target, ask = tmp_path / "answer.txt", ("--prompt", "Name a colour.", "--max-tokens", "3", "--seed", "1")
+    cli("run", model.name, *ask, "-o", target, code=0, cwd=model.parent)
+    assert json.loads(Path(f"{target}.recipe.json").read_text())["model"] == str(model.resolve())
+    like = cli("run", "--like", target, "--json", code=0, cwd=tmp_path)
+    assert json.loads(like.stdout.splitlines()[-1])["same_content"] is True
+    for name in ("x" * 5000 + ".gguf", "missing.gguf", "folder/.gguf"):
+        assert "There is no model" in cli("run", name, code=2).stderr

@@ -16,9 +16,9 @@ from text_harness import Loaded
 def starter_gguf() -> Path:
     """The starter's file, in the folder that STUDIO_TEST_MODELS names."""
     folder = os.environ.get("STUDIO_TEST_MODELS", "")
-    found = sorted(Path(folder, "starter-text").glob("*.gguf")) if folder else []
+    found = sorted(Path(folder, "starter-text").rglob("*.gguf")) if folder else []
     if not found:
-        pytest.skip("the starter model is not installed: STUDIO_TEST_MODELS has no starter-text/*.gguf")
+        pytest.fail(f"The starter model is not in {folder!r}: run make test, which gets it.", pytrace=False)
     return found[0]
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from studio.plugin import BadRequest, BadWeights, Budget, Context, Event, Footprint, Pipeline, Plan, StudioError
 
+from .catalogued import DEFAULT_CONTEXT, catalogued_shape, settings_of
 from .gguf_file import GgufFile, read_gguf
 from .params import TextParams
-from .sizing import PICTURE_TOKENS, Choice, KvType, Shape, choose, contexts, guessed_shape, need, shape_of
-
-DEFAULT_CONTEXT = 8_192
-"""Of a model whose file is not here yet and whose catalogue entry does not say."""
+from .sizing import PICTURE_TOKENS, Choice, KvType, Shape, choose, contexts, need, shape_of
 
 
 @lru_cache(maxsize=16)
@@ -31,10 +30,14 @@ def read_checked(path: Path) -> GgufFile:
     return _read_once(path, stat.st_size, stat.st_mtime_ns)
 
 
-def _llama_uses_card() -> bool:
-    from .llama import supports_card
-
-    return supports_card()
+@lru_cache(maxsize=1)
+def llama_uses_card() -> bool:
+    """Whether the installed llama.cpp was built for a card: by its libraries' names, because a plan is also made in
+    the control process, which must not load them."""
+    found = find_spec("llama_cpp")
+    folders = found.submodule_search_locations if found else None
+    names = [file.name for folder in folders or [] for file in Path(folder, "lib").glob("*ggml-*")]
+    return any(backend in name for name in names for backend in ("cuda", "hip", "metal", "vulkan", "sycl"))
 
 
 class TextLLM(Pipeline[TextParams]):
@@ -42,8 +45,9 @@ class TextLLM(Pipeline[TextParams]):
 
     task = "text->text"
     Params = TextParams
+    libraries = ("llama-cpp-python",)
 
-    uses_card: Callable[[], bool] = staticmethod(_llama_uses_card)
+    uses_card: Callable[[], bool] = staticmethod(llama_uses_card)
     """Asked only when there is a card: whether this build of llama.cpp can use it."""
 
     _session: Any = None
@@ -53,18 +57,7 @@ class TextLLM(Pipeline[TextParams]):
         if "model" in self.files:
             vision = read_checked(self.files["mmproj"]) if "mmproj" in self.files else None
             return shape_of(read_checked(self.files["model"]), vision)
-        context = int(self.spec.settings.get("context", DEFAULT_CONTEXT))
-        return guessed_shape(self._catalogue_bytes("model"), context, self._catalogue_bytes("mmproj"))
-
-    def _catalogue_bytes(self, role: str) -> int:
-        file = self.spec.source.files.get(role) if self.spec.source else None
-        if file is not None and file.bytes:
-            return file.bytes
-        component = self.spec.components.get(role)
-        if component is None:
-            return 0
-        # Without a size: five bits a parameter, as the usual quantisations have.
-        return max(component.bytes.values(), default=component.params * 5 // 8)
+        return catalogued_shape(self.spec)
 
     def footprint(self, params: TextParams) -> Footprint:
         """The need on the processor alone, with the asked or a comfortable context."""
@@ -122,13 +115,21 @@ class TextLLM(Pipeline[TextParams]):
         if "model" not in self.files:
             raise BadWeights(f"{self.spec.id} has no model file.", f"Fetch it: studio models pull {self.spec.id}")
         files = {role: read_checked(path) for role, path in self.files.items() if role in ("model", "mmproj")}
-        self._session = Session(files, plan.settings, str(self.spec.settings.get("thinking", "auto")))
+        self._session = Session(files, plan.settings, settings_of(self.spec).thinking)
 
     def generate(self, params: TextParams, ctx: Context) -> Iterator[Event]:
         """Stream the answer, then one artefact: the answer as text, or as JSON where a schema was given."""
         if self._session is None:
             raise StudioError(f"{self.spec.id} is not loaded.", "Call load() first.")
-        yield from self._session.run(params, ctx)
+        yield from self._session.run(self._told(params), ctx)
+
+    def _told(self, params: TextParams) -> TextParams:
+        """The thinking switch of models that want it in the system turn."""
+        switch = settings_of(self.spec).thinking_system
+        if switch is None or params.thinking == "auto" or params.completion:
+            return params
+        words = switch.on if params.thinking == "on" else switch.off
+        return params.model_copy(update={"system": f"{words}\n\n{params.system}".strip(), "thinking": "auto"})
 
     def unload(self) -> None:
         """Free the model, its context and the template's process."""

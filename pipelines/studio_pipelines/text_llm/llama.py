@@ -57,11 +57,6 @@ def library() -> Any:
     return llama_cpp
 
 
-def supports_card() -> bool:
-    """Whether the installed llama.cpp can use a graphics card at all."""
-    return bool(library().llama_supports_gpu_offload())
-
-
 class Llama:
     """A model and its context; ``close`` frees both. ``kept`` are the tokens evaluated as whole prompt chunks."""
 

@@ -95,7 +95,7 @@ class Engine:
         """All that is needed to make it again, and to see why it may differ."""
         return {
             "studio": __version__,
-            "model": spec.id,
+            "model": task.model,
             "revision": self.models.revision(spec),
             "params": task.params,
             "seed": task.params.get("seed"),

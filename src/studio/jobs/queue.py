@@ -156,6 +156,12 @@ class JobQueue:
                 "SELECT MIN(position) FROM jobs WHERE position > ? AND id != ?", (other.position, job_id)
             ).fetchone()[0]
             position = other.position + 1 if below is None else (other.position + below) / 2
+            if below is not None and not other.position < position < below:  # the gap was halved too often
+                connection.execute(
+                    "UPDATE jobs SET position = ranked.place FROM (SELECT id AS name, ROW_NUMBER() OVER"
+                    " (ORDER BY position) AS place FROM jobs) AS ranked WHERE jobs.id = ranked.name"
+                )
+                return self.move_after(job_id, other_id)
             connection.execute(
                 "UPDATE jobs SET position = ?, priority = ? WHERE id = ?",
                 (position, other.priority, self.get(job_id).id),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,7 +100,7 @@ class ArtefactStore:
 
     def recipe_of(self, path: Path) -> dict[str, Any]:
         """The recipe of a file: from its sidecar, or by its content if the store made it."""
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113 - false for any impossible name, too
             raise NotFound(f"There is no file {str(path)!r}.", "Give a file that Studio made.")
         beside = path if path.name.endswith(RECIPE_SUFFIX) else recipe_path(path)
         if beside.is_file():

@@ -48,8 +48,12 @@ class InputKeeper:
     def keep(self) -> None:
         """Copy what is not kept yet."""
         for kept, path in self._pending.items():
-            if not kept.exists():
-                copy_whole(path, kept)
+            if kept.exists():
+                continue
+            copy_whole(path, kept)
+            if sha256_of(kept) != kept.stem:
+                kept.unlink()
+                raise BadRequest(f"{path.name!r} was changed while it was read.", "Ask again.")
 
 
 def hashes_in(params: dict[str, Any], folder: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ from pydantic import Field
 
 from studio.plugin import Artefact, Context, Event, Params, Pipeline, Progress, StudioError, input_file
 
-Fault = Literal["none", "segfault", "exit", "hang", "raise", "memory", "plain", "sysexit", "outside", "quiet"]
+Fault = Literal[
+    "none", "segfault", "exit", "hang", "raise", "memory", "plain", "sysexit", "outside", "quiet", "noise", "network"
+]  # fmt: skip
 
 
 class FaultyParams(Params):
@@ -85,6 +88,12 @@ class Faulty(Pipeline[FaultyParams]):
             raise StudioError("The moon is not in the sky.", "Wait for the night.")
         elif params.fault == "sysexit":
             sys.exit(3)
+        elif params.fault == "noise":
+            print("not an event")
+            os.write(1, b'{"event": "done"}\n\x00\xff\n')
+        elif params.fault == "network":
+            with socket.create_connection(("127.0.0.1", int(params.prompt)), timeout=5) as connection:
+                connection.send(b"secrets")
         elif params.fault == "outside":
             yield Artefact(path="/etc/hostname", media_type="text/plain")
         elif params.fault == "quiet":
