@@ -10,7 +10,7 @@ import pytest
 
 from studio.core import Studio
 from studio.errors import BadRequest, Conflict, NotFound
-from studio.events import Done, Event, Failed, Progress, Queued, Token
+from studio.events import Artefact, Done, Event, Failed, Progress, Queued, Token
 from studio.jobs.model import JobRow, Request, request_sha256
 from studio.jobs.queue import INTERRUPTIONS_BEFORE_YIELDING, MAX_INTERRUPTIONS, JobQueue
 from studio.store.artefacts import ArtefactStore
@@ -192,6 +192,17 @@ def test_an_attempt_that_was_overtaken_has_no_effect(queue: JobQueue) -> None:
     queue.release(old)
     assert queue.get(new.id).state == "running" and queue.get(new.id).crashes == 0
     assert queue.append(new, [Done()])
+
+
+def test_a_new_attempt_voids_what_the_last_one_made(queue: JobQueue) -> None:
+    row = add(queue)
+    made = Artefact(path="/x", media_type="text/plain", id=f"{row.id}-1", content_sha256="0")
+    job = queue.claim()
+    assert job is not None and queue.append(job, [made], [(1, made)])
+    assert [one.id for one in queue._artefacts.of_job(row.id)] == [made.id]
+    queue.crashed(job, "signal 9")
+    assert queue.claim() is not None
+    assert queue._artefacts.of_job(row.id) == [], "it may make less this time"
 
 
 def test_two_crashes_are_quarantine(queue: JobQueue) -> None:

@@ -52,7 +52,6 @@ def make(place: Home, text: str = "hello", job: str = "job") -> Artefact:
     return Artefact(path=str(path), media_type="text/plain", recipe={"model": "toy", "params": {"seed": 1}})
 
 
-
 def cut_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Cut the power before file-system step ``count`` (0: before the first); what was done stays as it is."""
     done = [0]
@@ -166,9 +165,7 @@ def test_moving_keeps_the_bytes(tmp_path: Path) -> None:
     assert not source.exists() and target.read_bytes() == b"x" * 100_000
 
 
-def test_the_recipe_lies_beside_the_file_and_is_found_by_it(
-    place: Home, store: ArtefactStore, tmp_path: Path
-) -> None:
+def test_the_recipe_lies_beside_the_file_and_is_found_by_it(place: Home, store: ArtefactStore, tmp_path: Path) -> None:
     made = store.take(make(place), job_id="job", number=1, created=CREATED)
     assert made.id == "job-1" and made.bytes == 5 and Path(made.path).parent.name == "2023-11-14"
     assert made.content_sha256 == hashlib.sha256(b"hello").hexdigest()
@@ -336,9 +333,7 @@ BAD_INPUTS: list[tuple[str, bytes, str]] = [
 
 
 @pytest.mark.parametrize(("name", "content", "words"), BAD_INPUTS, ids=[name for name, _, _ in BAD_INPUTS])
-def test_an_input_is_what_its_bytes_say(
-    inline: Studio, tmp_path: Path, name: str, content: bytes, words: str
-) -> None:
+def test_an_input_is_what_its_bytes_say(inline: Studio, tmp_path: Path, name: str, content: bytes, words: str) -> None:
     file = tmp_path / name
     file.write_bytes(content)
     with pytest.raises(BadRequest) as caught:

@@ -131,3 +131,8 @@ def test_the_model_of_contributing_is_valid(home: Path) -> None:
     (home / "models.yaml").write_text(body, encoding="utf-8")
     spec = Catalogue(Registry(), home).get("my-model")
     assert (spec.source and spec.source.repo) == "someone/My-Model-GGUF"
+
+
+def test_the_table_of_cards_is_what_the_planner_says() -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "card_table.py"), "--check"], check=False, timeout=60)
+    assert done.returncode == 0, "run: python scripts/card_table.py"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from studio.errors import JobFailed
 from studio.events import Event, Failed
 from studio.jobs.executors import GRACE_S, WorkerExecutor
 from studio.jobs.model import Task
-from toolbox import gone, lines_of, until
+from toolbox import Cli, gone, lines_of, until
 
 
 def test_deaf_native_code_is_killed(studio: Studio, tmp_path: Path) -> None:
@@ -58,12 +59,12 @@ def test_a_waiting_job_is_cancelled_without_being_begun(studio: Studio, tmp_path
     assert [event.event for event in second.events()] == ["queued", "failed"]
 
 
-def test_cancelling_a_job_from_another_process(studio: Studio, tmp_path: Path) -> None:
+def test_cancelling_a_job_from_another_process(studio: Studio, cli: Cli, tmp_path: Path) -> None:
     journal, never = tmp_path / "journal", tmp_path / "never"
     job = studio.submit("faulty", wait_for=str(never), journal=str(journal))
     until("the work to begin", lambda: lines_of(journal))
-    with Studio(studio.home.root) as other:
-        assert other.jobs.get(job.id).cancel()
+    [line] = cli("jobs", "cancel", job.id[:6], "--json", code=0).stdout.splitlines()
+    assert json.loads(line) == {"id": job.id, "cancelled": True, "state": "cancelled"}
     assert studio.run("toy", words=2)
     assert job.state == "cancelled"
 

@@ -109,7 +109,9 @@ def test_the_second_program_waits_for_the_first_ones_work(
 def test_two_studios_in_one_process_take_turns(home: Path, plugins: Path, tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     with Studio(home) as one, Studio(home) as two:
-        jobs = [(one, two)[number % 2].submit("faulty", prompt=str(number), journal=str(journal)) for number in range(8)]
+        jobs = [
+            (one, two)[number % 2].submit("faulty", prompt=str(number), journal=str(journal)) for number in range(8)
+        ]
         for job in jobs:
             assert job.result()[0].text.startswith(job.row.params["prompt"])
         assert len({line.split()[0] for line in lines_of(journal)}) == 1, "one worker did it all"
