@@ -7,8 +7,10 @@ entry names - an entry without files under the family's own name.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,12 +107,19 @@ def _implicit(registry: Registry, name: str) -> ModelSpec:
 
 
 def _local_gguf(path: Path) -> ModelSpec:
-    """A model file of the user's own, used in place."""
-    stem = "".join(c if c.isalnum() else "-" for c in path.stem.lower()).strip("-")
-    name = "-".join(part for part in stem.split("-") if part) or "model"
-    files = {"model": ModelFile(path=path.name, bytes=path.stat().st_size or None)}
+    """A model file of the user's own, used in place; with its eyes if they lie beside it as ``mmproj*.gguf``.
+
+    Place, size and time are in the id: another file, or the file changed, is not the model that is loaded.
+    """
+    stat = path.stat()
+    stamp = hashlib.sha256(f"{path} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:8]
+    name = "-".join(re.findall(r"[a-z0-9]+", path.stem.lower())) or "model"
+    files = {"model": ModelFile(path=path.name, bytes=stat.st_size or None)}
+    others = [other for other in path.parent.glob("*.gguf") if other != path]
+    if len(others) == 1 and others[0].name.startswith("mmproj"):
+        files["mmproj"] = ModelFile(path=others[0].name, bytes=others[0].stat().st_size or None)
     return ModelSpec(
-        id=f"local.{name}",
+        id=f"local.{name}.{stamp}",
         pipeline="text-llm",
         source=Source(folder=str(path.parent), files=files, licence="unknown"),
         settings={"thinking": "auto"},

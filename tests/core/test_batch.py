@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
-from toolbox import Cli, lines_of, until
 
-from studio import batch as batch_module
 from studio.batch import read_batch, submit_batch
 from studio.core import Studio
 from studio.errors import BadRequest, StudioError
 from studio.events import Artefact
 from studio.jobs.references import attribute_of, references, substitute
+from toolbox import Cli, lines_of, until
 
 
 @pytest.fixture
@@ -336,7 +335,3 @@ def test_a_result_that_looks_like_a_reference_stays_text() -> None:
 def test_a_step_that_made_nothing() -> None:
     with pytest.raises(StudioError, match=r"\$\{a\.text\}: a made nothing"):
         attribute_of([], "a", "text")
-
-
-def test_the_limits_are_those_of_the_queue() -> None:
-    assert batch_module.MAX_QUEUED == 1000

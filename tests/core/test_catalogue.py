@@ -11,9 +11,9 @@ import yaml
 from pydantic import ValidationError
 
 from studio.catalogue import Catalogue, builtin_file, read_models
-from studio.errors import BadRequest, NotFound
+from studio.errors import BadRequest, NotFound, nearest
 from studio.forms import validate
-from studio.registry import Registry, nearest
+from studio.registry import Registry
 from studio.spec import ModelSpec
 
 SPECS = read_models(builtin_file())

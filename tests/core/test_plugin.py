@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from toolbox import Cli, install_family
 
 from studio.core import Studio
-from studio.errors import BadRequest, NotFound
+from studio.errors import BadRequest, NotFound, StudioError
+from toolbox import Cli, install_family
 
 FAMILY = Path(__file__).parent / "plugins" / "toyfamily" / "family.py"
 
@@ -166,7 +166,7 @@ def test_what_is_no_pipeline_is_refused(home: Path, tmp_path: Path, monkeypatch:
     package(folder, "nothing", points={"nothing": "nothing.family:TEXT"})
     monkeypatch.syspath_prepend(str(folder))
     with Studio(home) as studio:
-        with pytest.raises(Exception, match="is not a subclass of studio.plugin.Pipeline"):
+        with pytest.raises(StudioError, match="is not a subclass of"):
             studio.run("nothing")
         with pytest.raises(NotFound, match="Did you mean nothing"):
             studio.registry.get("nothin")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 import threading
 import zlib
@@ -14,18 +15,17 @@ from typing import Any
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from toolbox import files_in
 
 from studio.core import Studio
 from studio.errors import BadRequest, NotFound, StudioError
 from studio.events import Artefact
 from studio.media import check_input, sniff
-from studio.store import files as store_files
 from studio.store.artefacts import ArtefactStore, export, read_recipe, recipe_path
 from studio.store.content import content_sha256
 from studio.store.database import Database
 from studio.store.files import copy_whole, move_whole, sweep, write_whole
 from studio.store.home import Home
+from toolbox import files_in
 
 CREATED = 1_700_000_000.0
 
@@ -65,7 +65,7 @@ def cut_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 
         return run
 
-    monkeypatch.setattr(store_files.os, "fsync", step(store_files.os.fsync))
+    monkeypatch.setattr("studio.store.files.os.fsync", step(os.fsync))
     monkeypatch.setattr(Path, "replace", step(Path.replace))
     monkeypatch.setattr(Path, "unlink", lambda *_args, **_more: None)  # no power, no tidying up
 
@@ -123,8 +123,6 @@ def test_a_file_is_old_or_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, h
 
 
 def test_what_a_killed_writer_left_is_swept_and_the_living_ones_is_not(tmp_path: Path) -> None:
-    import os
-
     dead = tmp_path / "day" / ".job-1.txt.4194304.77.part"  # above the largest process number of Linux
     alive = tmp_path / f".other.txt.{os.getpid()}.77.part"
     mine = tmp_path / ".my.notes.part"
@@ -387,8 +385,10 @@ def test_several_outputs(inline: Studio) -> None:
 
 def test_two_homes_never_meet(home: Path, plugins: Path, tmp_path: Path) -> None:
     with Studio(home, executor="inline") as one, Studio(tmp_path / "other", executor="inline") as two:
-        job = one.submit("toy", idempotency_key="k")
-        assert two.submit("toy", words=1, idempotency_key="k").id != job.id
+        job, namesake = (studio.submit("toy", idempotency_key="k") for studio in (one, two))
+        assert job.id != namesake.id
         with pytest.raises(NotFound):
             two.jobs.get(job.id)
-    assert files_in(tmp_path / "other" / "outputs") != files_in(home / "outputs")
+        for studio, mine in ((one, job), (two, namesake)):
+            [made] = mine.result()
+            assert files_in(studio.home.outputs) == [Path(made.path), recipe_path(Path(made.path))]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from toolbox import lines_of, processes_of, until
 
 from studio.core import Studio
 from studio.errors import BadRequest, JobFailed
+from toolbox import lines_of, processes_of, until
 
 
 def test_what_a_family_prints_is_no_event(studio: Studio) -> None:
@@ -58,11 +58,11 @@ def test_a_worker_that_cannot_start_fails_the_job_in_one_line(
 ) -> None:
     monkeypatch.setattr("studio.jobs.executors.sys.executable", "/bin/false")
     with Studio(home) as studio:
-        with pytest.raises(JobFailed, match="The worker process does not start.") as caught:
+        with pytest.raises(JobFailed, match="The worker process does not start") as caught:
             studio.run("toy")
         assert "worker.log" in caught.value.hint
 
 
 def test_an_unknown_executor_is_refused(home: Path) -> None:
-    with pytest.raises(BadRequest, match="There is no executor 'cloud'. Choose one of: worker, inline"):
+    with pytest.raises(BadRequest, match=r"There is no executor 'cloud'\. Choose one of: worker, inline"):
         Studio(home, executor="cloud")  # type: ignore[arg-type]

@@ -57,7 +57,7 @@ def test_killed_over_and_over_a_job_lets_the_others_go_first(
         rows = studio.queue.submit([first, second])
     for count in range(1, 4):
         program = start("-m", "studio.cli.main", "jobs", "watch")
-        until("the work to begin", lambda n=count: len(lines_of(journal)) >= n)
+        until("the work to begin", lambda: len(lines_of(journal)) >= count)  # noqa: B023 - asked at once
         program.kill()
         program.wait()
         until("the end of the worker", lambda: processes_of(home) == [])
@@ -74,7 +74,7 @@ def test_two_programs_share_one_home(home: Path, plugins: Path, start: Start, tm
     journal, gate = tmp_path / "journal", tmp_path / "gate"
     run = ("-m", "studio.cli.main", "run", "faulty", "--journal", journal, "--json")
     one = start(*run, "--prompt", "one", "--wait-for", gate)
-    [line] = until("the first to begin", lambda: lines_of(journal))
+    until("the first to begin", lambda: lines_of(journal))
     two = start(*run, "--prompt", "two")
     until("the second to be accepted", lambda: ids(home, "queued"))
     assert len(processes_of(home)) == 1, "only one of them works"
@@ -121,12 +121,29 @@ def test_two_studios_in_one_process_take_turns(home: Path, plugins: Path, tmp_pa
 
 
 def test_ctrl_c_in_a_run_cancels_its_job(home: Path, plugins: Path, start: Start, tmp_path: Path) -> None:
+    """A terminal sends it to the worker too, which leaves the decision to the program."""
     journal, never = tmp_path / "journal", tmp_path / "never"
     program = start("-m", "studio.cli.main", "run", "faulty", "--wait-for", never, "--journal", journal)
     until("the work to begin", lambda: lines_of(journal))
-    os.kill(program.pid, signal.SIGINT)
+    os.killpg(program.pid, signal.SIGINT)
     output, _ = program.communicate(timeout=30)
     assert program.returncode == 1
     assert "cancelled job" in output and "Traceback" not in output
     assert len(ids(home, "cancelled")) == 1
     assert processes_of(home) == []
+    assert "Traceback" not in (home / "logs" / "worker.log").read_text()
+
+
+def test_ctrl_c_in_a_batch_is_no_crash_of_its_job(home: Path, plugins: Path, start: Start, tmp_path: Path) -> None:
+    """However often somebody stops a batch, its job is not set aside as poison."""
+    gate, journal, file = tmp_path / "gate", tmp_path / "journal", tmp_path / "one.yaml"
+    file.write_text(f"jobs: [{{id: a, model: faulty, params: {{wait_for: {gate}, journal: {journal}}}}}]")
+    for count in range(1, 4):
+        program = start("-m", "studio.cli.main", "batch", file)
+        until("the work to begin", lambda: len(lines_of(journal)) >= count)  # noqa: B023 - asked at once
+        os.killpg(program.pid, signal.SIGINT)
+        output, _ = program.communicate(timeout=30)
+        assert program.returncode in (1, 130) and "Traceback" not in output
+    with Studio(home, executor="inline") as studio:
+        [row] = studio.jobs.find()
+        assert (row.state, row.attempt, row.crashes, row.interruptions) == ("queued", 3, 0, 0)

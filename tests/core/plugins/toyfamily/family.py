@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -23,7 +24,7 @@ class Toy(Pipeline[ToyParams]):
 
     def load(self, plan: Plan) -> None:
         words = TEXT.split()
-        self.followers = {word: [b for a, b in zip(words, words[1:], strict=False) if a == word] for word in words}
+        self.followers = {word: [b for a, b in itertools.pairwise(words) if a == word] for word in words}
 
     def generate(self, params: ToyParams, ctx: Context) -> Iterator[Event]:
         chance = random.Random(params.seed)  # noqa: S311 - nothing here is secret
