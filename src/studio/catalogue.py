@@ -31,17 +31,24 @@ def builtin_file() -> Path:
 
 
 class Catalogue:
-    """All known models. ``specs`` keeps the order of the files."""
+    """All known models. ``specs`` keeps the order of the files; ``faults`` are the files that were left out."""
 
     def __init__(self, registry: Registry, home: Path | None = None) -> None:
         self.specs: dict[str, ModelSpec] = {}
+        self.faults: list[str] = []
         origin: dict[str, Path] = {}
         for file in self._files(registry, home):
-            for spec in read_models(file):
-                if spec.id in self.specs:
-                    raise BadRequest(
-                        f"The model id {spec.id!r} stands in {origin[spec.id]} and in {file}.", "Rename one."
-                    )
+            try:
+                specs = read_models(file)
+                if twice := [spec.id for spec in specs if spec.id in origin]:
+                    where = f"The model id {twice[0]!r} stands in {origin[twice[0]]} and in {file}"
+                    raise BadRequest(f"{where}.", "Rename one.")
+            except BadRequest as error:
+                if file == builtin_file():
+                    raise
+                self.faults.append(str(error))  # one bad file must not take the other models away
+                continue
+            for spec in specs:
                 self.specs[spec.id] = spec
                 origin[spec.id] = file
         named = {spec.pipeline for spec in self.specs.values()}
@@ -67,7 +74,8 @@ class Catalogue:
             return self.specs[name]
         if name.endswith(".gguf") and os.path.isfile(name):  # noqa: PTH113 - false for any impossible name, too
             return _local_gguf(Path(name).resolve())
-        raise NotFound(f"There is no model {name!r}.", nearest(name, self.specs))
+        hint = " ".join([nearest(name, self.specs), *(f"Left out: {fault}" for fault in self.faults)])
+        raise NotFound(f"There is no model {name!r}.", hint)
 
     def lasting_name(self, name: str) -> str:
         """``name`` as a stored request holds it: a file by its whole path, since any process may run the job."""

@@ -39,7 +39,7 @@ class FieldSpec(BaseModel):
     default: Any = None
     minimum: float | None = None
     maximum: float | None = None
-    choices: tuple[str, ...] = ()
+    choices: tuple[str | int | float, ...] = ()
     accept: tuple[str, ...] = ()
     group: str = "main"
     widget: str = ""
@@ -91,7 +91,7 @@ def _field(
         default=node.get("default"),
         minimum=_bound(inner, "minimum", "exclusiveMinimum"),
         maximum=_bound(inner, "maximum", "exclusiveMaximum"),
-        choices=tuple(str(choice) for choice in inner.get("enum", ())),
+        choices=tuple(inner.get("enum", [inner["const"]] if "const" in inner else [])),
         accept=tuple(inner.get("accept", ())),
         group=hints.get("group", "main"),
         widget=hints.get("widget", ""),
@@ -114,7 +114,7 @@ def _not_null(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, An
 def _kind(node: dict[str, Any]) -> Kind:
     if node.get("widget") == "file":
         return "file"
-    if "enum" in node:
+    if "enum" in node or "const" in node:
         return "choice"
     kinds: dict[str, Kind] = {"integer": "int", "number": "float", "string": "str", "boolean": "bool"}
     return kinds.get(node.get("type", ""), "json")
@@ -198,7 +198,7 @@ def _way_out(params: type[Params], name: str, model: str) -> str:
     if field is None:
         return ""
     if field.choices:
-        return f"Choose one of: {', '.join(field.choices)}."
+        return f"Choose one of: {', '.join(map(str, field.choices))}."
     if field.minimum is not None and field.maximum is not None:
         what = "a whole number" if field.kind == "int" else "a number"
         return f"Give {what} from {field.minimum:,.10g} to {field.maximum:,.10g}."

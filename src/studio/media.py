@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import warnings
 from pathlib import Path
 
@@ -76,6 +77,8 @@ def check_input(path: Path, accept: tuple[str, ...], name: str) -> str:
         if not path.is_file():
             raise BadRequest(f"{name}: there is no file {str(path)!r}.", "Give the path of an existing file.")
         media_type = sniff(path)
+        if media_type == "text/plain" and "application/json" in accept and _is_json(path):
+            media_type = "application/json"
     except OSError as error:  # not readable, or a name that no system would take
         what = f"{name}: {str(path)[:200]!r} cannot be read: {error.strerror}."
         raise BadRequest(what, "Give the path of an existing file.") from error
@@ -86,6 +89,15 @@ def check_input(path: Path, accept: tuple[str, ...], name: str) -> str:
     if media_type.startswith("image/"):
         _check_pixels(path, name)
     return media_type
+
+
+def _is_json(path: Path) -> bool:
+    """JSON has no first bytes of its own: it is text that parses."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _check_pixels(path: Path, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -121,8 +122,12 @@ def test_the_user_adds_an_entry_in_the_home(home: Path, plugins: Path) -> None:
 
 def test_an_id_is_taken_once(home: Path, plugins: Path) -> None:
     (home / "models.yaml").write_text("- {id: starter-text, pipeline: toy}\n")
-    with pytest.raises(BadRequest, match=r"'starter-text' stands in .*models.yaml and in .*models.yaml"):
-        Studio(home)
+    with Studio(home) as studio:
+        assert studio.models.get("starter-text").pipeline == "text-llm", "the first entry stays"
+        [fault] = studio.catalogue.faults
+        assert re.search(r"'starter-text' stands in .*models.yaml and in .*models.yaml", fault)
+        with pytest.raises(NotFound, match="Left out: The model id 'starter-text'"):
+            studio.models.get("something-else")
 
 
 def test_a_package_that_cannot_be_imported_harms_only_itself(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from pathlib import Path
 
@@ -40,6 +42,17 @@ def test_it_has_no_tokens(home: Path, plugins: Path, tmp_path: Path, monkeypatch
         job.result()
     assert "hf_secret" not in environment.values()
     assert environment["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_terminals_ctrl_c_is_left_to_the_program(studio: Studio, tmp_path: Path) -> None:
+    """A terminal sends it to the worker as well: an answer that is stopped must not cost the loaded model."""
+    journal, gate = tmp_path / "journal", tmp_path / "gate"
+    job = studio.submit("faulty", journal=str(journal), wait_for=str(gate))
+    [line] = until("the work to begin", lambda: lines_of(journal))
+    os.kill(int(line.split()[0]), signal.SIGINT)
+    gate.touch()
+    job.result()
+    assert lines_of(journal) == [line], "begun once"
 
 
 def test_one_worker_stays_warm_and_goes_with_its_engine(home: Path, plugins: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_a_job_too_large_for_the_disk(home: Path, plugins: Path, tmp_path: Path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr and "bug" not in done.stderr
     [line] = [line for line in done.stderr.splitlines() if "No space" in line]
-    assert re.search(r"[\d.]+ (B|[KMG]iB) were written, [\d.]+ [KMGT]iB are free", line)
+    assert re.search(r"[\d.]+ (B|[KMG]iB) are needed, [\d.]+ [KMGT]iB are free", line)
     names = [path.name for path in files_in(home / "outputs")]
     assert len(names) == 2 and all("-1.txt" in name for name in names), "the small one, whole, with its recipe"
     assert files_in(home / "work") == []

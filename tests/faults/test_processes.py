@@ -120,6 +120,22 @@ def test_two_studios_in_one_process_take_turns(home: Path, plugins: Path, tmp_pa
     assert processes_of(home) == []
 
 
+def test_the_next_start_tidies_up_after_a_killed_program(home: Path, plugins: Path) -> None:
+    with Studio(home) as studio:
+        [made] = studio.run("toy")
+        waiting = studio.queue.submit([studio.request("toy", {"words": 1})])[0].id
+        studio.home.workdir(waiting)
+        assert studio.queue.claim()  # as a program leaves it that was killed while the job ran
+    half = Path(made.path).with_name(".half.txt.4194304.1.part")  # above the largest process number of Linux
+    half.write_text("ha")
+    (home / "work" / made.id.removesuffix("-1")).mkdir()
+    (home / "work" / "nobody").mkdir()
+    with Studio(home) as studio:
+        assert studio.jobs.get(waiting).result()
+    assert list((home / "work").iterdir()) == []
+    assert not half.exists() and Path(made.path).exists()
+
+
 def test_ctrl_c_in_a_run_cancels_its_job(home: Path, plugins: Path, start: Start, tmp_path: Path) -> None:
     """A terminal sends it to the worker too, which leaves the decision to the program."""
     journal, never = tmp_path / "journal", tmp_path / "never"

@@ -20,4 +20,9 @@ def batch_command(file: str, executor: str, as_json: bool) -> int:
         if not as_json:
             done = len(rows) - len(missing)
             typer.echo(f"{Path(file).name}: {len(rows)} jobs, {done} already done.", err=True)
-        return follow_all(studio, [row.id for row in missing], as_json=as_json)
+        try:
+            return follow_all(studio, [row.id for row in missing], as_json=as_json)
+        except KeyboardInterrupt:
+            waiting = sum(not studio.queue.get(row.id).ended for row in rows)
+            typer.echo(f"studio: stopped; {waiting} jobs stay queued. To go on: studio batch {file}", err=True)
+            return 1

@@ -99,7 +99,8 @@ def _faults(home: Home, repair: bool) -> tuple[list[str], list[str]]:
     with studio:
         if (state := studio.database.check()) != "ok":
             faults.append(f"the database is damaged: {state}. Restore {home.database} from a copy.")
-        for spec in studio.catalogue.specs.values():
+        faults += studio.catalogue.faults
+        for spec in studio.models:
             try:
                 studio.family(spec)
             except StudioError as error:

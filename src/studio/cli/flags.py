@@ -48,7 +48,7 @@ def add_fields(parser: Parser, fields: Iterable[FieldSpec]) -> None:
 
 def _metavar(field: FieldSpec) -> str:
     if field.choices:
-        return "{" + ",".join(field.choices) + "}"
+        return "{" + ",".join(map(str, field.choices)) + "}"
     return {"int": "N", "float": "X", "file": "FILE", "json": "JSON"}.get(field.kind, "TEXT")
 
 
@@ -94,6 +94,8 @@ def _plain(field: FieldSpec, text: Any) -> Any:
             return float(text)
         except ValueError:
             return text
+    if field.kind == "choice":
+        return next((choice for choice in field.choices if str(choice) == text), text)
     if field.kind == "json":
         return _json(field, text)
     if field.kind == "str" and text == "-":

@@ -98,7 +98,11 @@ def watch_jobs(job_id: str | None, as_json: bool) -> int:
         ids = [studio.queue.get(job_id).id] if job_id else [row.id for row in waiting]
         if not ids:
             typer.echo("Nothing waits.", err=True)
-        return follow_all(studio, ids, as_json=as_json)
+        try:
+            return follow_all(studio, ids, as_json=as_json)
+        except KeyboardInterrupt:
+            typer.echo("studio: stopped watching; what has not ended stays queued.", err=True)
+            return 1
 
 
 def follow_all(studio: Studio, job_ids: list[str], *, as_json: bool) -> int:

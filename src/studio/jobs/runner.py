@@ -133,8 +133,8 @@ class Runner:
                 lock.release()
 
     def _work(self) -> None:
-        self._queue.recover()
-        self._sweep()
+        interrupted = self._queue.recover()
+        self._sweep(files=bool(interrupted))
         executor = self._make_executor()
         try:
             while not self._stopping.is_set():
@@ -146,14 +146,16 @@ class Runner:
         finally:
             executor.close()
 
-    def _sweep(self) -> None:
+    def _sweep(self, *, files: bool) -> None:
         """Remove what a killed program had no time to remove: temporary files, and the folders of ended jobs."""
-        for folder in (self._home.outputs, self._home.inputs):
-            sweep(folder)
-        alive = {row.id for row in self._queue.find(states=["queued", "running"], limit=10_000)}
-        for folder in self._home.work.iterdir():
-            if folder.name not in alive:
-                shutil.rmtree(folder, ignore_errors=True)
+        if files:
+            for folder in (self._home.outputs, self._home.inputs):
+                sweep(folder)
+        if left := list(self._home.work.iterdir()):
+            alive = {row.id for row in self._queue.find(states=["queued", "running"], limit=10_000)}
+            for folder in left:
+                if folder.name not in alive:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _run(self, executor: Executor, job: JobRow) -> None:
         recorder = Recorder(job, self._queue, self._artefacts)
