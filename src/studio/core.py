@@ -20,7 +20,7 @@ from typing import Any, Literal
 from studio import hardware
 from studio.catalogue import Catalogue
 from studio.download import ModelStore
-from studio.errors import BadRequest
+from studio.errors import BadRequest, DoesNotFit
 from studio.events import Artefact, Event, is_last
 from studio.forms import FieldSpec, field_specs, validate
 from studio.handles import Job, Jobs, Models
@@ -29,7 +29,10 @@ from studio.jobs.model import JobRow, Request, request_sha256
 from studio.jobs.queue import JobQueue
 from studio.jobs.references import attribute_of, substitute
 from studio.jobs.runner import Runner
-from studio.pipeline import MAX_SEED, Params, Pipeline, Plan
+from studio.memory.activations import resolve
+from studio.memory.plan_machine import budget_of
+from studio.memory.plan_request import forecast
+from studio.pipeline import MAX_SEED, Params, Pipeline, Plan, Prefer
 from studio.registry import Registry
 from studio.spec import ModelSpec
 from studio.store.artefacts import ArtefactStore
@@ -114,12 +117,44 @@ class Studio:
         [row] = self.submit_all([request])
         return Job(self, row.id)
 
-    def plan(self, model: str, /, **params: Any) -> Plan:
-        """How a request would run on this machine now; nothing is loaded. Works before the model is downloaded."""
-        checked = self.check(model, params)
+    def plan(
+        self,
+        model: str,
+        /,
+        *,
+        vram_bytes: int | None = None,
+        ram_bytes: int | None = None,
+        prefer: Prefer = "balanced",
+        **params: Any,
+    ) -> Plan:
+        """How a request would run on this machine now; nothing is loaded. Works before the model is downloaded.
+
+        ``vram_bytes`` and ``ram_bytes`` cap what it may use; on a machine without a card the former imagines one.
+        Texts and files that the model needs may be left out. Raises ``DoesNotFit``.
+        """
+        plan = self.forecast(model, vram_bytes=vram_bytes, ram_bytes=ram_bytes, prefer=prefer, **params)
+        if not plan.fits:
+            raise DoesNotFit(f"{model} does not fit.", plan.nearest)
+        return plan
+
+    def forecast(
+        self,
+        model: str,
+        /,
+        *,
+        vram_bytes: int | None = None,
+        ram_bytes: int | None = None,
+        prefer: Prefer = "balanced",
+        **params: Any,
+    ) -> Plan:
+        """``plan`` that answers also where it does not fit: ``fits`` is false and ``nearest`` says what would."""
+        values = {**stand_ins(self.fields(model)), **params}
+        checked = self.check(model, values, references=True)
         files = self.weights.installed(checked.spec) or {}
         family = self.family(checked.spec)(checked.spec, files)
-        return family.plan(checked.params, hardware.probe(self.home.root).budget())
+        machine = hardware.probe(self.home.root)
+        budget = budget_of(machine, vram_cap_bytes=vram_bytes, ram_cap_bytes=ram_bytes)
+        return forecast(family, checked.params, budget, prefer, lambda found: resolve(found, self.home.activations))
 
     def fields(self, model: str, language: str = "en") -> tuple[FieldSpec, ...]:
         """The parameters of a model with its own defaults: what every form is made of."""
@@ -226,6 +261,13 @@ class Studio:
 def with_seed(params: dict[str, Any]) -> dict[str, Any]:
     """The seed is drawn when the request is accepted, so that a retry and a recipe use the same one."""
     return params if params.get("seed") is not None else {**params, "seed": secrets.randbelow(MAX_SEED + 1)}
+
+
+def stand_ins(fields: tuple[FieldSpec, ...]) -> dict[str, Any]:
+    """Texts and files for a plan, where a request would have to bring them: a plan does not depend on their content."""
+    values = {"str": "What would it be?", "file": "${file.path}"}
+    needed = [field for field in fields if field.required and field.kind in values]
+    return {field.name: [values[field.kind]] if field.multiple else values[field.kind] for field in needed}
 
 
 def _log_to(folder: Path) -> logging.Handler:

@@ -71,10 +71,12 @@ class Artefact(_Event):
 
 
 class Done(_Event):
-    """The job ended well. ``seconds`` maps each phase (load, generate, ...) to its duration."""
+    """The job ended well. ``seconds`` maps each phase (load, generate, ...) to its duration; ``energy_j`` is what
+    the card used meanwhile, ``None`` where it cannot tell."""
 
     event: Literal["done"] = "done"
     seconds: dict[str, float] = Field(default_factory=dict)
+    energy_j: float | None = None
 
 
 class Failed(_Event):

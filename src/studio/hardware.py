@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from studio.pipeline import Budget
 from studio.units import GIB, MIB
 
 # Kept free beside what a plan may use: the desktop and the driver on the card, other programs in RAM.
@@ -41,20 +43,6 @@ class Hardware(BaseModel):
     ram_free_bytes: int
     disk_free_bytes: int
     gpus: tuple[Gpu, ...] = ()
-
-    def budget(self, *, vram_cap_bytes: int | None = None, ram_cap_bytes: int | None = None) -> Budget:
-        """What a plan may use on the first card: free now less a margin, or the user's cap if that is less.
-
-        One core is left to the page and the system: with as many threads as cores, llama.cpp collapses as soon
-        as anything else runs.
-        """
-        vram = max(0, self.gpus[0].free_bytes - VRAM_MARGIN_BYTES) if self.gpus else 0
-        ram = max(0, self.ram_free_bytes - RAM_MARGIN_BYTES)
-        return Budget(
-            vram_bytes=vram if vram_cap_bytes is None else min(vram, vram_cap_bytes),
-            ram_bytes=ram if ram_cap_bytes is None else min(ram, ram_cap_bytes),
-            threads=max(1, self.cores - 1),
-        )
 
 
 def probe(folder: Path | None = None) -> Hardware:
@@ -94,34 +82,55 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _gpus() -> tuple[Gpu, ...]:
-    """NVIDIA cards through the driver's own library; none where there is no driver."""
+@contextmanager
+def _driver() -> Iterator[Any]:
+    """NVIDIA's management library while it is open, or ``None`` where there is no driver."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return ()
+        yield None
+        return
     try:
-        driver = _text(pynvml.nvmlSystemGetDriverVersion())
-        found = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            found.append(
-                Gpu(
-                    name=_text(pynvml.nvmlDeviceGetName(handle)),
-                    total_bytes=int(memory.total),
-                    free_bytes=int(memory.free),
-                    compute_capability=pynvml.nvmlDeviceGetCudaComputeCapability(handle),
-                    driver=driver,
-                )
-            )
-        return tuple(found)
-    except pynvml.NVMLError:
-        return ()
+        yield pynvml
     finally:
         pynvml.nvmlShutdown()
+
+
+def _gpus() -> tuple[Gpu, ...]:
+    """NVIDIA cards through the driver's own library: no CUDA context."""
+    with _driver() as nvml:
+        if nvml is None:
+            return ()
+        try:
+            version = _text(nvml.nvmlSystemGetDriverVersion())
+            return tuple(_gpu(nvml, index, version) for index in range(nvml.nvmlDeviceGetCount()))
+        except nvml.NVMLError:
+            return ()
+
+
+def _gpu(nvml: Any, index: int, driver: str) -> Gpu:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    return Gpu(
+        name=_text(nvml.nvmlDeviceGetName(handle)),
+        total_bytes=int(memory.total),
+        free_bytes=int(memory.free),
+        compute_capability=nvml.nvmlDeviceGetCudaComputeCapability(handle),
+        driver=driver,
+    )
+
+
+def card_energy_j() -> float | None:
+    """Joules that the first card has used since its driver was loaded; ``None`` where it cannot tell."""
+    with _driver() as nvml:
+        if nvml is None:
+            return None
+        try:
+            return float(nvml.nvmlDeviceGetTotalEnergyConsumption(nvml.nvmlDeviceGetHandleByIndex(0))) / 1000
+        except nvml.NVMLError:  # cards before Volta, and some laptops
+            return None
 
 
 def _text(value: str | bytes) -> str:

@@ -6,20 +6,23 @@ Nothing here imports torch or touches a disk; a family does so inside ``load`` a
 
 from __future__ import annotations
 
+import errno
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
-from studio.errors import Cancelled
+from studio.errors import Cancelled, StudioError
 from studio.events import Artefact, Event
 from studio.media import extension
 from studio.spec import ModelSpec
+from studio.units import format_bytes
 
 MAX_SEED = 2**32 - 1
 
@@ -84,25 +87,137 @@ class Phase(_Frozen):
     seconds: float | None = None
 
 
+Precision = Literal["fp32", "bf16", "int8", "fp8", "nf4"]
+"""How weights are stored, best first; the computation is in the first two. fp16 counts as bf16."""
+
+
+class Block(_Frozen):
+    """``count`` blocks of one kind in a row. ``rows`` of their matrices have a scale each at 8 bits; ``plain``
+    parameters (norms, biases) stay as they are. ``rows=0``: not known, one in 2,048 parameters is taken."""
+
+    kind: str
+    params: int = Field(ge=1)
+    count: int = Field(default=1, ge=1)
+    rows: int = Field(default=0, ge=0)
+    plain: int = Field(default=0, ge=0)
+
+
+class Network(_Frozen):
+    """One network of a model, as the planner sees it. What ``blocks`` leave of ``params`` always lies on the card.
+
+    ``stored`` is the precision of its files, and the best it runs in. ``streams``: its blocks may be copied to the
+    card one after the other while it computes; ``quantises``: they may be stored in fewer bits; ``compiles``: a
+    block may be compiled once for all of its kind.
+    """
+
+    name: str
+    params: int = Field(ge=1)
+    class_name: str = ""
+    blocks: tuple[Block, ...] = ()
+    stored: Precision = "bf16"
+    streams: bool = True
+    quantises: bool = True
+    compiles: bool = False
+
+
+class Probe(_Frozen):
+    """A part that is run without weights to learn its bytes and operations: one block, one tile.
+
+    ``make`` names a function, ``"package.module:function"``, that takes ``arguments`` (plain data) and returns
+    ``(callable, args)``: it is called in a process of its own where tensors have shapes but no content. The result
+    is kept by both, so ``arguments`` must hold everything that it depends on. ``count``: calls in one pass.
+    """
+
+    make: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    count: int = Field(default=1, ge=1)
+
+
+class Variant(_Frozen):
+    """One way to compute a stage: whole or in tiles. ``flops`` and ``activation_bytes`` (most at once) are of one
+    pass; what ``probes`` find is added to the former and compared with the latter. ``loss``: 0 for the best
+    result; each 1 costs as much quality as 8 bits instead of 16 for the whole model."""
+
+    name: str = ""
+    flops: float = Field(default=0, ge=0)
+    activation_bytes: int = Field(default=0, ge=0)
+    loss: float = Field(default=0, ge=0)
+    probes: tuple[Probe, ...] = ()
+
+
+class Stage(_Frozen):
+    """``network`` runs ``calls`` times (steps x guidance) in each of ``rounds`` (sections of a film), then leaves
+    the card. ``held_bytes`` stay on the card beside it (latents, embeddings), ``ram_bytes`` in memory (frames).
+    Stages of more than one round take turns, so their networks stay in memory together."""
+
+    name: str
+    network: str
+    calls: int = Field(default=1, ge=1)
+    rounds: int = Field(default=1, ge=1)
+    variants: tuple[Variant, ...] = Field(default=(Variant(),), min_length=1)
+    held_bytes: int = Field(default=0, ge=0)
+    ram_bytes: int = Field(default=0, ge=0)
+
+
 class Footprint(_Frozen):
-    """What a request needs: bytes per phase, and the files on disk. ``None`` seconds: not known."""
+    """What a request needs: bytes per phase, and the files on disk. ``None`` seconds: not known.
+
+    A family that names ``networks`` and ``stages`` is planned by the engine; any other plans itself.
+    """
 
     phases: tuple[Phase, ...] = ()
     disk_bytes: int = 0
+    networks: tuple[Network, ...] = ()
+    stages: tuple[Stage, ...] = ()
+
+
+class Rates(_Frozen):
+    """How fast a machine is, sustained: operations a second at 16 bits on the planned device, bytes a second from
+    pinned memory to the card, within the card (or within memory, without a card), and from the disk."""
+
+    flops_per_s: float = Field(gt=0)
+    bus_bytes_per_s: float = Field(gt=0)
+    device_bytes_per_s: float = Field(gt=0)
+    disk_bytes_per_s: float = Field(gt=0)
+    measured: bool = False
+    attention: str = "sdpa"
+    """The attention kernel of torch that such a device has: flash, efficient, or sdpa for whatever there is."""
 
 
 class Budget(_Frozen):
-    """What a plan may use now: the free bytes after margins or the user's caps, and the processor's threads."""
+    """What a plan may use now: the free bytes after margins or the user's caps, and the processor's threads.
+
+    ``imagined``: for a machine that is not this one. ``rates=None``: the defaults of a small card.
+    """
 
     vram_bytes: int = 0
     ram_bytes: int = 0
     threads: int = 1
+    imagined: bool = False
+    rates: Rates | None = None
+
+
+class Row(_Frozen):
+    """One line of a plan's explanation: what, where it lies, how precise, how large, how long, and why so."""
+
+    phase: str
+    what: str
+    where: str = ""
+    precision: str = ""
+    size_bytes: int = 0
+    seconds: float | None = None
+    why: str = ""
+
+
+Prefer = Literal["balanced", "speed", "quality"]
 
 
 class Plan(_Frozen):
     """How a request will run. ``settings`` are the family's own choices (layers on the card, context length).
 
-    A loaded pipeline is used again without loading when ``model`` and ``settings`` are equal.
+    A loaded pipeline is used again without loading when ``model`` and ``settings`` are equal. When ``fits`` is
+    false, the figures are of the ``nearest`` thing that would. ``estimated``: the seconds, from typical rates and
+    not from measured ones.
     """
 
     model: str
@@ -113,6 +228,12 @@ class Plan(_Frozen):
     seconds: float | None = None
     phases: tuple[Phase, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
+    prefer: Prefer = "balanced"
+    fits: bool = True
+    estimated: bool = False
+    imagined: bool = False
+    rows: tuple[Row, ...] = ()
+    nearest: str = ""
 
 
 class Context:
@@ -140,7 +261,17 @@ class Context:
     def save(self, content: str | bytes, media_type: str, **info: Any) -> Artefact:
         """Write one output and return the event to yield for it. Text is written as UTF-8."""
         path = self.new_file(media_type)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        data = content.encode() if isinstance(content, str) else content
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            free = format_bytes(shutil.disk_usage(self.workdir).free)
+            raise StudioError(
+                f"No space for an output: {format_bytes(len(data))} are needed, {free} are free.",
+                f"Free some space on the disk of {self.workdir}, then run it again.",
+            ) from error
         return Artefact(path=str(path), media_type=media_type, info=info)
 
 
@@ -162,6 +293,9 @@ class Pipeline(ABC, Generic[P]):
 
     libraries: ClassVar[tuple[str, ...]] = ()
     """The distributions whose versions belong in a recipe, because another version may give another result."""
+
+    uses_card: Callable[[], bool] = staticmethod(lambda: True)
+    """Whether the installed libraries can use a card; taken as given when a card is imagined."""
 
     def __init__(self, spec: ModelSpec, files: Mapping[str, Path] | None = None) -> None:
         self.spec = spec

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from studio.errors import BadRequest, BadWeights, Cancelled, DoesNotFit, StudioError
 from studio.events import Artefact, Event, Preview, Progress, Token
-from studio.pipeline import Budget, Context, Footprint, Params, Phase, Pipeline, Plan, input_file
+from studio.pipeline import (
+    Block,
+    Budget,
+    Context,
+    Footprint,
+    Network,
+    Params,
+    Phase,
+    Pipeline,
+    Plan,
+    Probe,
+    Rates,
+    Row,
+    Stage,
+    Variant,
+    input_file,
+)
 from studio.spec import ModelSpec
 from studio.units import GIB, KIB, MIB, format_bytes, format_seconds
 
 __all__ = [
-    "GIB", "KIB", "MIB", "Artefact", "BadRequest", "BadWeights", "Budget", "Cancelled", "Context", "DoesNotFit",
-    "Event", "Footprint", "ModelSpec", "Params", "Phase", "Pipeline", "Plan", "Preview", "Progress", "StudioError",
-    "Token", "format_bytes", "format_seconds", "input_file",
+    "GIB", "KIB", "MIB", "Artefact", "BadRequest", "BadWeights", "Block", "Budget", "Cancelled", "Context",
+    "DoesNotFit", "Event", "Footprint", "ModelSpec", "Network", "Params", "Phase", "Pipeline", "Plan", "Preview",
+    "Probe", "Progress", "Rates", "Row", "Stage", "StudioError", "Token", "Variant", "format_bytes", "format_seconds",
+    "input_file",
 ]  # fmt: skip

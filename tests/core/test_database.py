@@ -34,11 +34,11 @@ def test_a_commit_lasts_through_a_power_cut(db: Database) -> None:
 
 def test_migrations_go_on_from_where_the_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Database(tmp_path / "studio.db").close()
-    added = "CREATE TABLE notes (text TEXT); INSERT INTO notes VALUES ('kept');"
+    added = "CREATE TABLE later (text TEXT); INSERT INTO later VALUES ('kept');"
     monkeypatch.setattr(database, "MIGRATIONS", (*MIGRATIONS, added))
     for _ in range(2):  # the second opening finds nothing to do
         newer = Database(tmp_path / "studio.db")
-        assert [row["text"] for row in newer.rows("SELECT text FROM notes")] == ["kept"]
+        assert [row["text"] for row in newer.rows("SELECT text FROM later")] == ["kept"]
         assert one(newer, "user_version") == len(MIGRATIONS) + 1
         newer.close()
 

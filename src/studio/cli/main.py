@@ -71,6 +71,14 @@ def batch(
     raise typer.Exit(batch_command(file, executor, as_json))
 
 
+@app.command(context_settings=_RAW, add_help_option=False)
+def plan(context: typer.Context) -> None:
+    """Say what a request would take before anything is loaded: studio plan MODEL, or studio plan --batch FILE."""
+    from studio.cli.plan import plan_command
+
+    raise typer.Exit(plan_command(context.args))
+
+
 @app.command()
 def doctor(
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
@@ -80,6 +88,30 @@ def doctor(
     from studio.cli.doctor import doctor_command
 
     raise typer.Exit(doctor_command(repair, as_json))
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Say what runs, what waits, what is loaded where, and what is free."""
+    from studio.cli.status import show_status
+
+    show_status(as_json)
+
+
+@app.command()
+def pause() -> None:
+    """Stop working and give the card back; what was running goes back to the queue."""
+    from studio.cli.status import set_pause
+
+    set_pause(True)
+
+
+@app.command()
+def resume() -> None:
+    """Go on after a pause."""
+    from studio.cli.status import set_pause
+
+    set_pause(False)
 
 
 @models.command("list")

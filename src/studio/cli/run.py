@@ -73,6 +73,8 @@ def _check_output(path: Path) -> None:
 def _follow(studio: Studio, job: Job, output: str | None, listener: Listener, expected: str | None) -> int:
     """Show events until the job has ended; Ctrl-C cancels it, because a person waits here for nothing else."""
     made: list[Artefact] = []
+    if studio.queue.paused:
+        typer.echo(f"studio: paused; job {job.id} waits. To go on: studio resume", err=True)
     try:
         for event in job.events():
             if isinstance(event, Artefact):

@@ -18,8 +18,11 @@ from studio.errors import Cancelled, StudioError
 from studio.events import Artefact, Done, Event, Failed, Progress
 from studio.forms import validate
 from studio.jobs.model import Task
+from studio.memory.activations import resolve
 from studio.memory.manager import MemoryManager
-from studio.pipeline import Context, Pipeline, Plan
+from studio.memory.plan_machine import budget_of
+from studio.memory.plan_request import make_plan
+from studio.pipeline import Context, Footprint, Pipeline, Plan
 from studio.registry import Registry
 from studio.spec import ModelSpec
 from studio.store.home import Home
@@ -38,7 +41,10 @@ class Engine:
         self.registry = Registry()
         self.catalogue = Catalogue(self.registry, home.root)
         self.models = ModelStore(home.models, offline=True)
-        self.memory = MemoryManager()
+        self.memory = MemoryManager(lambda: budget_of(hardware.probe(home.root)))
+
+    def _resolve(self, footprint: Footprint) -> Footprint:
+        return resolve(footprint, self.home.activations)
 
     def run(self, task: Task, cancelled: Callable[[], bool]) -> Iterator[Event]:
         """All events of one attempt; the last is ``Done`` or ``Failed``, whatever happens in the family."""
@@ -62,13 +68,13 @@ class Engine:
             yield Failed(error=f"{task.model} failed: {type(error).__name__}: {_one_line(error)}", hint=hint)
 
     def _attempt(self, task: Task, cancelled: Callable[[], bool]) -> Iterator[Event]:
-        started = time.perf_counter()
+        started, energy_before = time.perf_counter(), hardware.card_energy_j()
         spec = self.catalogue.get(task.model)
         family = self.registry.get(spec.pipeline)
         params = validate(family.Params, task.params, model=spec.id)
         files = self.models.require(spec)
-        budget = self.memory.widen(hardware.probe(self.home.root).budget())
-        plan = family(spec, files).plan(params, budget)
+        budget = self.memory.budget()
+        plan = make_plan(family(spec, files), params, budget, resolve=self._resolve)
         ctx = Context(self.home.workdir(task.job_id), cancelled=cancelled, attempt=task.attempt)
         ctx.check()
         yield Progress(phase="load", done=0, total=1)
@@ -82,7 +88,9 @@ class Engine:
                 ctx.check()
             generate_s = time.perf_counter() - begun
         total_s = time.perf_counter() - started
-        yield Done(seconds={"load": load_s, "generate": generate_s, "total": total_s})
+        energy_after = hardware.card_energy_j()
+        used = energy_after - energy_before if energy_before is not None and energy_after is not None else None
+        yield Done(seconds={"load": load_s, "generate": generate_s, "total": total_s}, energy_j=used)
 
     def _no_space(self, task: Task) -> Failed:
         folder = self.home.workdir(task.job_id)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Protocol
@@ -18,6 +18,7 @@ from typing import IO, Protocol
 from studio.errors import StudioError
 from studio.events import Event, is_last, parse_event
 from studio.jobs.model import Task
+from studio.memory.manager import Held
 from studio.store.home import Home
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,10 @@ _POLL_S = 0.05
 _LOG_LIMIT_BYTES = 5_000_000
 
 
+LOADED = b"loaded "
+"""Begins the worker's line about what it holds; all other lines are events."""
+
+
 class WorkerDied(Exception):
     """The worker ended in the middle of a job; the text says how."""
 
@@ -35,7 +40,13 @@ class WorkerDied(Exception):
 class Executor(Protocol):
     """Runs one task at a time. ``emit`` takes each event; ``wanted`` turns false when the job was cancelled."""
 
+    @property
+    def loaded(self) -> Sequence[Held]: ...
+
     def run(self, task: Task, emit: Callable[[Event], None], wanted: Callable[[], bool]) -> None: ...
+
+    def release(self) -> None:
+        """Give all memory back; the next ``run`` starts anew."""
 
     def close(self) -> None: ...
 
@@ -52,6 +63,13 @@ class InlineExecutor:
         for event in self._engine.run(task, lambda: not wanted()):
             emit(event)
 
+    @property
+    def loaded(self) -> Sequence[Held]:
+        return self._engine.memory.held()
+
+    def release(self) -> None:
+        self._engine.memory.release()
+
     def close(self) -> None:
         self._engine.memory.release()
 
@@ -64,6 +82,7 @@ class WorkerExecutor:
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._closing = False
+        self.loaded: Sequence[Held] = ()
 
     def run(self, task: Task, emit: Callable[[Event], None], wanted: Callable[[], bool]) -> None:
         """Raises ``WorkerDied`` if the process ends under the job without being told to."""
@@ -93,10 +112,16 @@ class WorkerExecutor:
                     self._kill()
                     return
                 raise WorkerDied(self._how_it_ended())
+            if line.startswith(LOADED):
+                self.loaded = [Held.model_validate(held) for held in json.loads(line.removeprefix(LOADED))]
+                continue
             event = parse_event(line)
             emit(event)
             if is_last(event):
                 return
+
+    def release(self) -> None:
+        self._kill()
 
     def close(self) -> None:
         self._closing = True
@@ -139,6 +164,7 @@ class WorkerExecutor:
 
     def _kill(self) -> None:
         process, self._process = self._process, None
+        self.loaded = ()
         if process is not None:
             process.kill()
             process.wait()

@@ -11,6 +11,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from studio.errors import Conflict, NotFound
 from studio.events import Artefact, Done, Event, Failed, Queued, parse_event
@@ -179,6 +180,25 @@ class JobQueue:
                 return False
             self._end(connection, job, Failed(error="Cancelled.", state="cancelled"))
             return True
+
+    # -- pausing, and what the runner tells of itself ----------------------------------------------------------
+
+    @property
+    def paused(self) -> bool:
+        return self.note("paused") is True
+
+    def pause(self, on: bool) -> None:
+        """While paused, no job runs and the worker is gone: the card is free. What was running is queued again."""
+        self.write_note("paused", on)
+
+    def note(self, name: str) -> Any:
+        """A small fact that all processes of a home share; ``None`` if it was never written."""
+        row = self._database.row("SELECT line FROM notes WHERE name = ?", name)
+        return json.loads(row["line"]) if row else None
+
+    def write_note(self, name: str, value: Any) -> None:
+        with self._database.write() as connection:
+            connection.execute("INSERT OR REPLACE INTO notes (name, line) VALUES (?, ?)", (name, json.dumps(value)))
 
     # -- the runner's side -------------------------------------------------------------------------------------
 

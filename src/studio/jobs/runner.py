@@ -138,13 +138,24 @@ class Runner:
         executor = self._make_executor()
         try:
             while not self._stopping.is_set():
-                job = self._queue.claim()
+                if self._queue.paused:
+                    executor.release()
+                    self._tell(executor)
+                job = None if self._queue.paused else self._queue.claim()
                 if job is None:
                     self._database.wait(_IDLE_POLL_S)
                 else:
                     self._run(executor, job)
+                    self._tell(executor)
         finally:
             executor.close()
+            self._tell(executor)
+
+    def _tell(self, executor: Executor) -> None:
+        """Write down what is loaded, for ``studio status`` in any process."""
+        loaded = [held.model_dump() for held in executor.loaded]
+        if loaded != (self._queue.note("loaded") or []):
+            self._queue.write_note("loaded", loaded)
 
     def _sweep(self, *, files: bool) -> None:
         """Remove what a killed program had no time to remove: temporary files, and the folders of ended jobs."""
@@ -161,9 +172,9 @@ class Runner:
         recorder = Recorder(job, self._queue, self._artefacts)
         try:
             task = Task(job_id=job.id, model=job.model, params=self._prepare(job), attempt=job.attempt)
-            executor.run(task, self._unless_closing(recorder), lambda: recorder.check() and not self._stopping.is_set())
+            executor.run(task, self._unless_closing(recorder), lambda: recorder.check() and not self._leaving)
         except WorkerDied as death:
-            if not self._stopping.is_set():
+            if not self._leaving:
                 log.warning("job %s: the worker died (%s)", job.id, death)
                 self._queue.crashed(job, str(death))
         except StudioError as error:
@@ -172,16 +183,20 @@ class Runner:
             log.exception("job %s: a bug", job.id)
             text = f"{type(error).__name__}: {' '.join(str(error).split())}"
             recorder.emit(Failed(error=text, hint=f"This is a bug; its traceback is in {self._home.logs}."))
-        self._queue.release(job)  # only if it neither ended nor was cancelled: the program is closing
+        self._queue.release(job)  # only if it neither ended nor was cancelled: the program closes or pauses
         if self._queue.get(job.id).ended:
             shutil.rmtree(self._home.work / job.id, ignore_errors=True)
 
+    @property
+    def _leaving(self) -> bool:
+        return self._stopping.is_set() or self._queue.paused
+
     def _unless_closing(self, recorder: Recorder) -> Callable[[Event], None]:
-        """A job that stops because the program is closing was not cancelled by anybody."""
+        """A job that stops because the program closes or pauses was not cancelled by anybody."""
 
         def emit(event: Event) -> None:
-            closing = self._stopping.is_set() and isinstance(event, Failed) and event.state == "cancelled"
-            if not closing:
+            leaving = self._leaving and isinstance(event, Failed) and event.state == "cancelled"
+            if not leaving:
                 recorder.emit(event)
 
         return emit

@@ -16,9 +16,14 @@ import sys
 import threading
 from typing import IO, Any
 
+from studio.events import is_last
 from studio.jobs.execute import Engine
+from studio.jobs.executors import LOADED
 from studio.jobs.model import Task
 from studio.store.home import Home
+
+IDLE_S = 60 * float(os.environ.get("STUDIO_IDLE_MINUTES", "15"))
+IDLE_POLL_S = 10.0
 
 
 class Worker:
@@ -35,9 +40,23 @@ class Worker:
         threading.Thread(target=self._listen, daemon=True).start()
         self._write(b'{"op": "ready"}')
         while True:
-            task = self._tasks.get()
+            task = self._next()
             for event in self._engine.run(task, lambda job=task.job_id: job in self._cancelled):  # type: ignore[misc]
+                if is_last(event):
+                    self._tell()
                 self._write(event.model_dump_json().encode())
+
+    def _next(self) -> Task:
+        """Wait for a task; what has not been used for long is unloaded meanwhile."""
+        while True:
+            try:
+                return self._tasks.get(timeout=IDLE_POLL_S)
+            except queue.Empty:
+                self._engine.memory.release_idle(IDLE_S)
+
+    def _tell(self) -> None:
+        held = [one.model_dump() for one in self._engine.memory.held()]
+        self._write(LOADED + json.dumps(held).encode())
 
     def _listen(self) -> None:
         for line in self._commands:

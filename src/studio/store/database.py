@@ -65,6 +65,9 @@ MIGRATIONS = (
     );
     CREATE INDEX artefacts_by_content ON artefacts (content_sha256);
     """,
+    """
+    CREATE TABLE notes (name TEXT PRIMARY KEY, line TEXT NOT NULL) WITHOUT ROWID;
+    """,
 )
 
 

@@ -16,6 +16,7 @@ class Home:
         self.inputs = self.root / "inputs"
         self.models = self.root / "models"
         self.work = self.root / "work"
+        self.activations = self.root / "cache" / "activations"
         self.logs = self.root / "logs"
         self.runner_lock = self.root / "runner.lock"
         for folder in (self.root, self.outputs, self.inputs, self.models, self.work, self.logs):

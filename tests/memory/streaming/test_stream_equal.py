@@ -6,20 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from streaming_models import KINDS, Tiny, assert_equal
 
 from studio.memory.slabs import load_slabs
 from studio.memory.stream_blocks import find_blocks
 from studio.memory.streaming import streamed
-from streaming_models import KINDS, Tiny
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-def assert_equal(found: list[Tensor], wanted: list[Tensor]) -> None:
-    for number, (one, other) in enumerate(zip(found, wanted, strict=True)):
-        assert torch.isfinite(other).all()
-        assert torch.equal(one, other), f"step {number}: {(one - other).abs().max()}"
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -42,7 +35,6 @@ def test_streamed_equals_resident(tiny: dict[str, Tiny], kind: str, dtype: torch
 @pytest.mark.parametrize("stored", DTYPES, ids=str)
 def test_weights_are_taken_as_stored(tiny: dict[str, Tiny], stored: torch.dtype, tmp_path: Path) -> None:
     """Files in bf16, fp16 and fp32, computed with in their own type."""
-
 
     model, folder = tiny["framepack"], tmp_path / "stored"
     module = model.resident(torch.float32).to(stored)
@@ -86,7 +78,7 @@ def test_named_and_nested_blocks(tiny: dict[str, Tiny]) -> None:
     module = model.empty(torch.float32)
     wanted = model.run(model.resident(torch.float32))
     assert "down_blocks.1" in find_blocks(module)
-    fine = find_blocks(module, split_above=10_000)
+    fine = find_blocks(module, split_above=1000)
     assert "down_blocks.1.attentions.0.transformer_blocks.0" in fine
     assert "mid_block.resnets.1" in fine
     for blocks in (fine, ["up_blocks.0", "mid_block"], []):

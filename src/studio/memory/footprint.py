@@ -1,0 +1,120 @@
+"""What the networks of a model take in bytes, by arithmetic over their parameters: no torch, nothing is loaded.
+
+A network's blocks may be stored in fewer bits and streamed; the rest of it (embeddings, norms, projections) stays as it
+is and on the device. The figures of the storages are those of ``storage.py``: 1 byte a weight and 4 a row at 8 bits,
+half a byte a weight and 4 bytes for each 64 at 4 bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from studio.memory.storage import NF4_BLOCK, spread
+from studio.pipeline import Block, Network, Precision
+from studio.spec import Component
+from studio.units import MIB
+
+SLAB_BYTES = 256 * MIB
+"""Host memory is pinned in slabs of this size: pinning tensor by tensor would round each up to a power of two."""
+
+SLOTS = 2
+"""Device buffers for streamed blocks: one is computed with while the next is copied."""
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8", "fp8", "nf4")
+LOSS: dict[Precision, float] = {"fp32": 0.0, "bf16": 0.0, "int8": 1.0, "fp8": 3.0, "nf4": 11.0}
+"""How much worse than its best a network gets, in units of int8: the root mean square errors of normally distributed
+weights in rows of 3,072, which are 0.0085, 0.0265 and 0.0919 of their deviation (a test repeats this)."""
+
+_SCALE_BYTES = 4
+_USUAL_ROW = 2048
+
+
+def block_bytes(block: Block, precision: Precision) -> int:
+    """Bytes of one block of this kind, scales included; alignment (a few KB a block) not."""
+    if precision in ("fp32", "bf16"):
+        return block.params * (4 if precision == "fp32" else 2)
+    weights = max(0, block.params - block.plain)
+    rows = block.rows or weights // _USUAL_ROW
+    if precision == "nf4":
+        return (weights + 1) // 2 + _SCALE_BYTES * -(-weights // NF4_BLOCK) + 2 * block.plain
+    return weights + _SCALE_BYTES * rows + 2 * block.plain
+
+
+def work_bytes(block: Block, precision: Precision, stored: Precision) -> int:
+    """What one quantised block takes once it can be computed with; 0 for one that is computed with as it is."""
+    return 0 if precision in ("fp32", "bf16") else (block.params - block.plain) * (4 if stored == "fp32" else 2)
+
+
+def precisions(network: Network) -> tuple[Precision, ...]:
+    """How the network may be stored, best first: as in its files, or in fewer bits than there."""
+    if not network.quantises or not network.blocks:
+        return (network.stored,)
+    order = PRECISIONS.index(network.stored)
+    smaller = [one for one in PRECISIONS[order + 1 :] if one != "bf16"]
+    if network.stored in ("int8", "fp8"):
+        smaller = [one for one in smaller if one == "nf4"]
+    return (network.stored, *smaller)
+
+
+def loss(network: Network, precision: Precision) -> float:
+    """What this precision costs in quality, against the network's own files."""
+    return max(0.0, LOSS[precision] - LOSS[network.stored])
+
+
+def network_bytes(network: Network, precision: Precision) -> int:
+    """All bytes of a network at this precision: its blocks, and the rest at 16 or 32 bits."""
+    return Stored(network, precision).total
+
+
+def pinned(size_bytes: int) -> int:
+    """Host bytes that are taken to pin ``size_bytes``: whole slabs."""
+    return -(-size_bytes // SLAB_BYTES) * SLAB_BYTES
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A network at one precision: bytes by block, in order."""
+
+    network: Network
+    precision: Precision
+
+    @cached_property
+    def blocks(self) -> tuple[int, ...]:
+        kinds = self.network.blocks if self.network.streams else ()
+        return tuple(size for kind in kinds for size in [block_bytes(kind, self.precision)] * kind.count)
+
+    @cached_property
+    def rest(self) -> int:
+        """What always lies on the device: all that is no block, and blocks that cannot be streamed."""
+        inside = sum(block.params * block.count for block in self.network.blocks)
+        plain = (self.network.params - inside) * (4 if self.network.stored == "fp32" else 2)
+        fixed = () if self.network.streams else self.network.blocks
+        return plain + sum(block_bytes(block, self.precision) * block.count for block in fixed)
+
+    @cached_property
+    def work(self) -> int:
+        """Bytes of the workspace into which a quantised block is unpacked."""
+        kinds = self.network.blocks
+        return max((work_bytes(kind, self.precision, self.network.stored) for kind in kinds), default=0)
+
+    @cached_property
+    def total(self) -> int:
+        return self.rest + sum(self.blocks)
+
+    def resident(self, count: int) -> int:
+        """Bytes of ``count`` blocks that are evenly spread, and of the rest."""
+        return self.rest + sum(self.blocks[index] for index in spread(len(self.blocks), count))
+
+    def slots(self, count: int) -> int:
+        """Bytes of the device buffers for the other blocks: as many as there are, two at most, of the largest."""
+        kept = set(spread(len(self.blocks), count))
+        streamed = [size for index, size in enumerate(self.blocks) if index not in kept]
+        return min(SLOTS, len(streamed)) * max(streamed, default=0)
+
+
+def network_of(name: str, component: Component, blocks: tuple[Block, ...] = ()) -> Network:
+    """A network by its catalogue entry, before the download. Without ``blocks`` it is placed as a whole."""
+    known = [precision for precision in PRECISIONS if precision in component.bytes]
+    stored = known[0] if known else "bf16"
+    return Network(name=name, params=component.params, class_name=component.class_name, blocks=blocks, stored=stored)

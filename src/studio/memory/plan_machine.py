@@ -1,0 +1,104 @@
+"""How fast and how large the planned machine is: this one, this one under a cap, or one that is imagined.
+
+The rates are typical ones until they are measured on the machine itself, and a plan says so. Sources: the makers'
+data sheets for dense 16-bit matrix products with 32-bit sums, of which about 0.7 is taken for cards that compute
+slowly against their memory. On an H100 torch's eager kernels reach less: FramePack's step at 17,500 tokens is 4.8e14
+operations as the probes count them and took 1.11 s, so 430e12 of 989e12 a second. The bus: by the generation of each
+series, of which pinned copies reach about 0.85 (H100, PCIe 5 x16: 53 of 63 GB/s).
+"""
+
+from __future__ import annotations
+
+from studio.hardware import RAM_MARGIN_BYTES, VRAM_MARGIN_BYTES, Gpu, Hardware
+from studio.pipeline import Budget, Rates
+from studio.units import GIB
+
+SYSTEM_RAM_BYTES = 5 * GIB
+"""What a desktop and a browser hold of an imagined machine's memory; at most a quarter of it."""
+
+IMAGINED_CAPABILITY = (8, 6)
+"""An imagined card is taken for one of NVIDIA's RTX 30 series: the slowest that is still common."""
+
+DISK_BYTES_PER_S = 1.5e9
+"""An NVMe disk of the PCIe 3 generation, read in large pieces."""
+
+CORE_FLOPS_PER_S = 50e9
+"""One core with AVX2: 32 single-precision operations in each of 3e9 cycles, of which torch reaches about half."""
+
+MEMORY_BYTES_PER_S = 25e9
+"""Two channels of DDR4-3200, of which a processor reaches about half."""
+
+# Operations a second for each GiB of a card of that series: within a series larger cards are faster alike (12 GB of
+# RTX 3060: 25e12, 24 GB of RTX 3090: 50e12). By the first capability that is not above the card's.
+_FLOPS_PER_GIB = (
+    ((12, 0), 5.0e12), ((9, 0), 5.4e12), ((8, 9), 3.5e12), ((8, 6), 2.0e12), ((8, 0), 5.0e12), ((7, 5), 2.5e12),
+    ((0, 0), 0.8e12),
+)  # fmt: skip
+# Bytes a second of pinned copies, for cards up to 8 GiB (eight lanes in most series) and for larger ones.
+_BUS = (
+    ((12, 0), (24e9, 48e9)), ((9, 0), (48e9, 53e9)), ((8, 0), (12e9, 23e9)), ((0, 0), (11e9, 11e9)),
+)  # fmt: skip
+_DEVICE_BYTES_PER_S_AND_GIB = 36e9
+"""RTX 3060 12 GB: 360e9 in all; RTX 4090: 1,008e9; H100 80 GB: 3,350e9."""
+
+
+def card_rates(total_bytes: int, capability: tuple[int, int] = IMAGINED_CAPABILITY) -> Rates:
+    """Typical rates of a card by its size and NVIDIA's compute capability."""
+    gib = max(1.0, total_bytes / GIB)
+    flops = next(rate for lowest, rate in _FLOPS_PER_GIB if capability >= lowest)
+    small, large = next(rate for lowest, rate in _BUS if capability >= lowest)
+    return Rates(
+        flops_per_s=flops * gib,
+        bus_bytes_per_s=small if gib <= 8.5 else large,
+        device_bytes_per_s=_DEVICE_BYTES_PER_S_AND_GIB * gib,
+        disk_bytes_per_s=DISK_BYTES_PER_S,
+        attention="flash" if capability >= (8, 0) else "efficient",
+    )
+
+
+def processor_rates(threads: int) -> Rates:
+    """Typical rates of a machine without a card. There is no bus: the device is the memory itself."""
+    return Rates(
+        flops_per_s=CORE_FLOPS_PER_S * max(1, threads),
+        bus_bytes_per_s=MEMORY_BYTES_PER_S,
+        device_bytes_per_s=MEMORY_BYTES_PER_S,
+        disk_bytes_per_s=DISK_BYTES_PER_S,
+    )
+
+
+def rates_of(budget: Budget) -> Rates:
+    """The budget's rates, or typical ones where it brings none."""
+    if budget.rates is not None:
+        return budget.rates
+    return card_rates(budget.vram_bytes) if budget.vram_bytes else processor_rates(budget.threads)
+
+
+def budget_of(hardware: Hardware, *, vram_cap_bytes: int | None = None, ram_cap_bytes: int | None = None) -> Budget:
+    """What a plan may use: free now or the user's cap, whichever is less, minus a margin; with its rates.
+
+    A card that is asked for on a machine without one is imagined, and with it the machine: the memory is then as
+    large as asked.
+    """
+    card: Gpu | None = hardware.gpus[0] if hardware.gpus else None
+    threads = max(1, hardware.cores - 1)
+    if card is None and vram_cap_bytes:
+        return _imagined(hardware, vram_cap_bytes, ram_cap_bytes, threads)
+    ram = _less(hardware.ram_free_bytes, ram_cap_bytes) - RAM_MARGIN_BYTES
+    vram = _less(card.free_bytes, vram_cap_bytes) - VRAM_MARGIN_BYTES if card else 0
+    rates = card_rates(card.total_bytes, card.compute_capability) if card and vram > 0 else processor_rates(threads)
+    return Budget(vram_bytes=max(0, vram), ram_bytes=max(0, ram), threads=threads, rates=rates)
+
+
+def _imagined(hardware: Hardware, vram: int, ram: int | None, threads: int) -> Budget:
+    free = hardware.ram_free_bytes if ram is None else ram - min(SYSTEM_RAM_BYTES, ram // 4)
+    return Budget(
+        vram_bytes=max(0, vram - VRAM_MARGIN_BYTES),
+        ram_bytes=max(0, free - RAM_MARGIN_BYTES),
+        threads=threads,
+        imagined=True,
+        rates=card_rates(vram),
+    )
+
+
+def _less(free: int, cap: int | None) -> int:
+    return free if cap is None else min(free, cap)

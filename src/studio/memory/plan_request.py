@@ -1,0 +1,126 @@
+"""From a family and its checked parameters to an explained plan, whoever makes it: the planner or the family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from studio.errors import DoesNotFit
+from studio.memory.plan_machine import CORE_FLOPS_PER_S, MEMORY_BYTES_PER_S, rates_of
+from studio.memory.plan_nearest import nearest_plan
+from studio.memory.planner import plan
+from studio.pipeline import Budget, Footprint, Params, Phase, Pipeline, Plan, Prefer, Row
+
+OPERATIONS_PER_BYTE = 3.3
+"""Of a text model on a processor, which hardly reads while it computes: two operations a weight of 4.85 bits."""
+
+Resolve = Callable[[Footprint], Footprint]
+"""Replaces probes by what they measure."""
+
+
+def make_plan(
+    pipeline: Pipeline[Any], params: Params, budget: Budget, prefer: Prefer = "balanced", resolve: Resolve | None = None
+) -> Plan:
+    """How to run a request within ``budget``. Raises ``DoesNotFit``, and ``BadRequest`` from the family.
+
+    A family that names its networks is planned here; any other plans itself, and its phases become the rows.
+    ``resolve`` runs the footprint's probes; without it they count as nothing.
+    """
+    if budget.imagined:
+        pipeline.uses_card = lambda: True
+    return _maker(pipeline, params, prefer, resolve)(budget)
+
+
+def forecast(
+    pipeline: Pipeline[Any], params: Params, budget: Budget, prefer: Prefer = "balanced", resolve: Resolve | None = None
+) -> Plan:
+    """``make_plan`` that answers where it does not fit: ``fits`` false, the figures of the nearest plan that would."""
+    if budget.imagined:
+        pipeline.uses_card = lambda: True
+    make = _maker(pipeline, params, prefer, resolve)
+    try:
+        return make(budget)
+    except DoesNotFit as error:
+        found = nearest_plan(make, budget)
+        if found is None:
+            return Plan(model=pipeline.spec.id, prefer=prefer, fits=False, nearest=error.hint or "No machine would do.")
+        near, sentence = found
+        words = " ".join(part for part in (error.what, sentence, error.hint) if part)
+        return near.model_copy(update={"fits": False, "nearest": words, "imagined": budget.imagined})
+
+
+def _maker(
+    pipeline: Pipeline[Any], params: Params, prefer: Prefer, resolve: Resolve | None
+) -> Callable[[Budget], Plan]:
+    footprint = pipeline.footprint(params)
+    if footprint.networks:
+        resolved = footprint if resolve is None else resolve(footprint)
+        return lambda budget: plan(resolved, budget, prefer, model=pipeline.spec.id)
+
+    def own(budget: Budget) -> Plan:
+        made = pipeline.plan(params, budget)
+        if not made.disk_bytes and pipeline.spec.source is not None:
+            made = made.model_copy(update={"disk_bytes": _weights(made)})
+        made = explained(made, budget, getattr(params, "max_tokens", None))
+        return made.model_copy(update={"prefer": prefer, "imagined": budget.imagined})
+
+    return own
+
+
+def explained(made: Plan, budget: Budget, tokens: int | None = None) -> Plan:
+    """A plan that its family made, with rows and seconds where it brings none itself.
+
+    Loading takes what the disk takes. A model that writes ``tokens`` reads its weights once for each; any other time
+    that the family does not know stays unknown, and then so does the whole.
+    """
+    if made.rows:
+        return made
+    phases = tuple(_timed(phase, made, budget, tokens) for phase in made.phases)
+    known = [phase.seconds for phase in phases if phase.seconds is not None]
+    whole = sum(known) if phases and len(known) == len(phases) else None
+    return made.model_copy(
+        update={
+            "phases": phases,
+            "rows": tuple(row for phase in phases for row in _rows(phase, tokens)),
+            "seconds": made.seconds if made.seconds is not None else whole,
+            "estimated": not rates_of(budget).measured,
+        }
+    )
+
+
+def _weights(made: Plan) -> int:
+    """About the size of files whose size nobody knows: what loading them takes."""
+    return sum(phase.vram_bytes + phase.ram_bytes for phase in made.phases if phase.name == "load")
+
+
+def _timed(phase: Phase, made: Plan, budget: Budget, tokens: int | None) -> Phase:
+    """The phase with its seconds, as far as they follow from bytes."""
+    seconds, rates = phase.seconds, rates_of(budget)
+    if seconds is None and phase.name == "load":
+        seconds = made.disk_bytes / rates.disk_bytes_per_s
+    elif seconds is None and tokens and len(made.phases) == 2:
+        held = next((other for other in made.phases if other.name == "load"), phase)
+        on_card = min(held.vram_bytes, made.disk_bytes)
+        in_memory = made.disk_bytes - on_card
+        computing = in_memory * OPERATIONS_PER_BYTE / (CORE_FLOPS_PER_S * budget.threads)
+        seconds = tokens * (on_card / rates.device_bytes_per_s + in_memory / MEMORY_BYTES_PER_S + computing)
+    return phase.model_copy(update={"seconds": seconds})
+
+
+def _rows(phase: Phase, tokens: int | None) -> list[Row]:
+    why = "read from the disk" if phase.name == "load" else "the most that is held at once"
+    if tokens and phase.name != "load":
+        why = f"up to {tokens:,} tokens, and all weights are read for each"
+    places = [("card", phase.vram_bytes), ("memory", phase.ram_bytes)]
+    used = [(place, size) for place, size in places if size] or [("memory", 0)]
+    return [
+        Row(
+            phase=phase.name,
+            what="weights" if phase.name == "load" else "weights and working memory",
+            where=place,
+            size_bytes=size,
+            seconds=phase.seconds if number == 0 else None,
+            why=why if number == 0 else "",
+        )
+        for number, (place, size) in enumerate(used)
+    ]

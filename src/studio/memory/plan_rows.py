@@ -1,0 +1,102 @@
+"""A plan in words: what lies where, how large, how long, and why it was chosen so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from studio.memory import plan_search as search
+from studio.memory.footprint import network_bytes
+from studio.memory.plan_search import Machine, Way
+from studio.pipeline import Row, Stage, Variant
+from studio.units import format_bytes, format_seconds
+
+
+def rows_of(ways: Sequence[Way], stages: Mapping[str, list[Stage]], machine: Machine) -> tuple[Row, ...]:
+    """The table of a plan: for each network its loading and where it lies, for each stage what it adds and takes."""
+    found: list[Row] = []
+    for way in ways:
+        runs = stages[way.network.name]
+        found.append(_load(way, machine))
+        found += _places(way, runs, machine)
+        for stage, variant in zip(runs, way.variants, strict=True):
+            found += _stage(way, stage, variant, machine)
+    return tuple(found)
+
+
+def _load(way: Way, machine: Machine) -> Row:
+    size = network_bytes(way.network, way.network.stored)
+    why = "read from the disk"
+    if way.precision != way.network.stored:
+        why += f", {way.network.stored} to {way.precision}"
+    if way.compiled:
+        why += ", compiled"
+    return Row(
+        phase="load", what=way.network.name, where="disk", precision=way.network.stored, size_bytes=size,
+        seconds=way.load_s, why=why,
+    )  # fmt: skip
+
+
+def _places(way: Way, stages: Sequence[Stage], machine: Machine) -> Iterator[Row]:
+    name, phase = way.network.name, stages[0].name
+    device = "card" if machine.card else "memory"
+    blocks = way.resident + way.streamed
+    what = name if not way.streamed else f"{name}, {way.resident} of {blocks} blocks"
+    yield Row(
+        phase=phase, what=what, where=device, precision=way.precision, size_bytes=way.resident_bytes,
+        why=_why_precision(way, stages, machine),
+    )  # fmt: skip
+    for where, size in (("memory", way.moving_bytes - way.disk_bytes), ("disk", way.disk_bytes)):
+        if size and way.streamed:
+            why = _why_streamed(way, stages, machine)
+            if where == "disk":
+                why = f"the memory is too small for them; {why}"
+            yield Row(
+                phase=phase, what=f"{name}, the others", where=where, precision=way.precision, size_bytes=size, why=why
+            )
+    if way.slot_bytes + way.work_bytes:
+        parts = ["two slots for the copies"] * bool(way.slot_bytes) + ["one block unpacked"] * bool(way.work_bytes)
+        yield Row(
+            phase=phase, what=f"{name}, buffers", where=device, size_bytes=way.slot_bytes + way.work_bytes,
+            why=" and ".join(parts),
+        )  # fmt: skip
+
+
+def _why_precision(way: Way, stages: Sequence[Stage], machine: Machine) -> str:
+    """As in the files, or what the files' own precision would cost under the same limits."""
+    if way.precision == way.network.stored:
+        return "as in its files" if not way.streamed else "evenly spread; as in its files"
+    best = [other for other in search.ways_of(way.network, stages, machine) if other.precision == way.network.stored]
+    if not best:
+        return f"{way.network.stored} would not fit"
+    quickest = min(best, key=lambda other: other.seconds)
+    disk = ", the disk read in every pass" if quickest.disk_bytes and machine.card else ""
+    return f"{format_seconds(way.seconds)}; {way.network.stored} would take {format_seconds(quickest.seconds)}{disk}"
+
+
+def _why_streamed(way: Way, stages: Sequence[Stage], machine: Machine) -> str:
+    """Whether copying hides behind computing, in the stage that runs most often."""
+    pairs = zip(stages, way.variants, strict=True)
+    _, variant = max(pairs, key=lambda pair: pair[0].rounds * pair[0].calls)
+    compute, copy = search.compute_s(way, variant, machine), search.copy_s(way, machine)
+    floor = "disk" if way.disk_bytes else "bus"
+    times = f"copied in {format_seconds(copy)} a pass, computed in {format_seconds(compute)}"
+    return f"{times}: {'the copying is hidden' if copy <= compute else f'the {floor} is the floor'}"
+
+
+def _stage(way: Way, stage: Stage, variant: Variant, machine: Machine) -> Iterator[Row]:
+    device = "card" if machine.card else "memory"
+    passes = stage.calls * stage.rounds
+    held = f", {format_bytes(stage.held_bytes)} of them kept" if stage.held_bytes else ""
+    yield Row(
+        phase=stage.name, what=f"activations{f' ({variant.name})' if variant.name else ''}", where=device,
+        size_bytes=stage.held_bytes + variant.activation_bytes, why=f"the most at once{held}",
+    )  # fmt: skip
+    why = f"{passes} passes of {format_seconds(search.pass_s(way, variant, machine))}" if passes > 1 else "one pass"
+    peak = search.base_ram(False) + way.device_bytes + search.host_extra(stage, variant, False)
+    if machine.card:
+        peak = search.device_peak(way, stage, variant, True)
+        why += f"; {format_bytes(search.overhead(True))} are the driver's and the libraries'"
+    yield Row(
+        phase=stage.name, what="the whole stage", where=device, size_bytes=peak,
+        seconds=search.stage_s(way, stage, variant, machine), why=why,
+    )  # fmt: skip

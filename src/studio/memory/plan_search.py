@@ -1,0 +1,286 @@
+"""Every way to hold one network, with its bytes and seconds, and the choice among all networks.
+
+What a way costs does not depend on the budget; the budget only strikes ways out. So a larger one can never give a
+slower plan, and what fits a budget fits a larger one.
+
+The time of one pass is ``max(computing, copying)`` and a little of the other: the next block is copied while one is
+computed. Computing takes
+the operations at the device's rate, or the reading of all weights if that is longer, and the unpacking of quantised
+ones (read, write and read again).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import product
+from typing import TypeVar
+
+from studio.memory.footprint import Stored, loss, network_bytes, pinned, precisions, work_bytes
+from studio.pipeline import Network, Precision, Rates, Stage, Variant
+from studio.units import GIB, MIB
+
+CONTEXT_BYTES = 450 * MIB
+"""CUDA's context and torch's kernels on the card, before the first tensor."""
+WORKSPACE_BYTES = 128 * MIB
+"""What cuBLAS and cuDNN keep for themselves."""
+MARGIN_BYTES = 192 * MIB
+"""What torch's allocator reserves beyond what is used: rounding and gaps."""
+PROCESS_BYTES = 2 * GIB
+"""Python, torch and its CUDA libraries in memory."""
+PROCESSOR_BYTES = 1 * GIB
+"""The same without CUDA."""
+STAGING_BYTES = 256 * MIB
+"""One pinned slab through which files are read."""
+
+COMPILED = 0.77
+"""A compiled block against an eager one: 0.85 s against 1.11 s for FramePack on an H100, resident."""
+COMPILE_S = 60.0
+"""Compiling a network's blocks, one graph for each kind: estimated from such runs."""
+
+T = TypeVar("T")
+Cost = tuple[float, float, int, int]
+"""Seconds, loss, the memory that is shared with networks that take turns, and networks that stay on the disk."""
+
+PINNED_SHARE = 0.8
+"""How much of the memory may be pinned: what is pinned can neither be swapped nor hold files that are read."""
+
+OVERLAP = 0.02
+"""The share of the shorter of computing and copying that is not hidden: 1.13 s against 1.11 s a step for FramePack on
+an H100, where copying took 0.47 s."""
+
+_MOST_COUNTS = 48
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the search needs to know of the budget: the limits, the rates, and whether there is a card."""
+
+    vram_bytes: int
+    ram_bytes: int
+    rates: Rates
+
+    @property
+    def card(self) -> bool:
+        return self.vram_bytes > 0
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to hold a network: ``resident`` of its blocks on the device; the others, ``moving_bytes``, streamed:
+    ``disk_bytes`` of them from the disk in each pass, the rest from pinned memory. ``host_bytes`` are pinned;
+    ``unpacked_bytes`` is what its quantised blocks are in 16 bits, ``file_bytes`` what the files hold of it."""
+
+    network: Network
+    precision: Precision
+    resident: int
+    streamed: int
+    resident_bytes: int
+    slot_bytes: int
+    work_bytes: int
+    moving_bytes: int
+    host_bytes: int
+    disk_bytes: int
+    unpacked_bytes: int
+    file_bytes: int
+    variants: tuple[Variant, ...] = ()
+    compiled: bool = False
+    load_s: float = 0.0
+    run_s: float = 0.0
+
+    @property
+    def device_bytes(self) -> int:
+        return self.resident_bytes + self.slot_bytes + self.work_bytes
+
+    @property
+    def seconds(self) -> float:
+        return self.load_s + self.run_s
+
+
+def counts(blocks: int) -> list[int]:
+    """How many blocks may be resident, most first: every number up to 48 blocks, else 49 numbers evenly spaced."""
+    steps = min(blocks, _MOST_COUNTS)
+    return [round(blocks * step / steps) for step in range(steps, -1, -1)] if steps else [0]
+
+
+def overhead(card: bool) -> int:
+    """What a stage takes on the device besides its network and its activations."""
+    return CONTEXT_BYTES + WORKSPACE_BYTES + MARGIN_BYTES if card else 0
+
+
+def device_peak(way: Way, stage: Stage, variant: Variant, card: bool) -> int:
+    """The most bytes on the device in a stage: context, network, slots, activations, workspace and margin."""
+    return overhead(card) + way.device_bytes + stage.held_bytes + variant.activation_bytes
+
+
+def host_extra(stage: Stage, variant: Variant, card: bool) -> int:
+    """The bytes of memory that a stage takes besides networks."""
+    return stage.ram_bytes + (0 if card else stage.held_bytes + variant.activation_bytes)
+
+
+def host_peak(way: Way, card: bool) -> int:
+    """The bytes of memory that a network takes there: pinned slabs, or on a processor all of it."""
+    if not card:
+        return way.device_bytes
+    staging = way.slot_bytes if way.disk_bytes else 0
+    return pinned(way.host_bytes) + staging
+
+
+def base_ram(card: bool) -> int:
+    """The bytes of memory without any network."""
+    return PROCESS_BYTES + STAGING_BYTES if card else PROCESSOR_BYTES
+
+
+@lru_cache(maxsize=64)
+def placements(network: Network, card: bool, turns: bool) -> tuple[Way, ...]:
+    """All ways to hold a network. From the disk only as its files are; a network that takes turns keeps all of it
+    in pinned memory, or comes from the disk each time."""
+    found = []
+    files = network_bytes(network, network.stored)
+    for precision in precisions(network):
+        stored = Stored(network, precision)
+        unpacked = sum(work_bytes(kind, precision, network.stored) * kind.count for kind in network.blocks)
+        for count in counts(len(stored.blocks)):
+            resident, streamed = stored.resident(count), len(stored.blocks) - count
+            moving = stored.total - resident
+            for share in _shares(card, precision == network.stored, streamed, turns):
+                disk = moving - round(moving * share)
+                host = stored.total if turns and card and share == 1 else moving - disk
+                slots = stored.slots(count)
+                way = Way(
+                    network,
+                    precision,
+                    count,
+                    streamed,
+                    resident,
+                    slots,
+                    stored.work,
+                    moving,
+                    host,
+                    disk,
+                    unpacked,
+                    files,
+                )
+                found.append(way)
+    return tuple(found)
+
+
+def _shares(card: bool, as_stored: bool, streamed: int, turns: bool) -> tuple[float, ...]:
+    """Which shares of the streamed blocks may be in pinned memory: all, or none of them. There is no bus without a
+    card."""
+    if not card:
+        return (0.0,) if as_stored or not streamed else ()
+    return (1.0, 0.0) if as_stored and (streamed or turns) else (1.0,)
+
+
+def ways_of(network: Network, stages: Sequence[Stage], machine: Machine) -> list[Way]:
+    """The ways that hold within the machine's limits, timed, without those that another one beats in everything."""
+    turns = any(stage.rounds > 1 for stage in stages)
+    found: list[tuple[Cost, Way]] = []
+    for way in placements(network, machine.card, turns):
+        fitting = [[one for one in stage.variants if fits(way, stage, one, machine)] for stage in stages]
+        if not all(fitting):
+            continue
+        for seconds, held in _timed(way, stages, fitting, machine):
+            bad = loss(network, way.precision) + sum(variant.loss for variant in held.variants)
+            shared = shared_ram(held, stages, machine) if turns else 0
+            found.append(((seconds, bad, shared, int(held.disk_bytes > 0)), held))
+    return [way for _, way in frontier(found)]
+
+
+def _timed(
+    way: Way, stages: Sequence[Stage], fitting: Sequence[Sequence[Variant]], machine: Machine
+) -> Iterator[tuple[float, Way]]:
+    """The way with its seconds, loading and all stages, for each choice of variants; compiled where that pays."""
+    load = load_s(way, machine)
+    forms = [(way, 0.0)]
+    if way.network.compiles and machine.card:
+        forms.append((replace(way, compiled=True), COMPILE_S))
+    # Seconds of each stage in each variant, for each form, so that every combination is a sum.
+    tables = [
+        [
+            [stage_s(form, stage, one, machine) for one in variants]
+            for stage, variants in zip(stages, fitting, strict=True)
+        ]
+        for form, _ in forms
+    ]
+    for picks in product(*(range(len(variants)) for variants in fitting)):
+        runs = [sum(table[stage][pick] for stage, pick in enumerate(picks)) for table in tables]
+        best = min(range(len(forms)), key=lambda form: runs[form] + forms[form][1])
+        form, extra = forms[best]
+        variants = tuple(fitting[stage][pick] for stage, pick in enumerate(picks))
+        held = replace(form, variants=variants, load_s=load + extra, run_s=runs[best])
+        yield held.seconds, held
+
+
+def fits(way: Way, stage: Stage, variant: Variant, machine: Machine) -> bool:
+    """Whether a stage holds within the card and the memory, with no other network there."""
+    ram = ram_needed(host_peak(way, machine.card), host_extra(stage, variant, machine.card), machine.card)
+    return ram <= machine.ram_bytes and (
+        not machine.card or device_peak(way, stage, variant, True) <= machine.vram_bytes
+    )
+
+
+def ram_needed(held: int, extra: int, card: bool) -> int:
+    """The free memory in which ``held`` bytes of networks, pinned if there is a card, and ``extra`` can be."""
+    whole = base_ram(card) + held + extra
+    return max(whole, round(held / PINNED_SHARE)) if card else whole
+
+
+def shared_ram(way: Way, stages: Sequence[Stage], machine: Machine) -> int:
+    """The bytes of memory that a network holds while others have their turn, and that its own stages add."""
+    pairs = zip(stages, way.variants, strict=True)
+    return host_peak(way, machine.card) + max(host_extra(*pair, machine.card) for pair in pairs)
+
+
+def stage_s(way: Way, stage: Stage, variant: Variant, machine: Machine) -> float:
+    """Seconds of all rounds of a stage."""
+    one = pass_s(way, variant, machine)
+    return stage.rounds * stage.calls * one + (stage.rounds - 1) * return_s(way, machine)
+
+
+def pass_s(way: Way, variant: Variant, machine: Machine) -> float:
+    """Seconds of one pass: computing or copying, whichever takes longer, and what the other does not hide."""
+    short, long = sorted((compute_s(way, variant, machine), copy_s(way, machine)))
+    return long + OVERLAP * short
+
+
+def compute_s(way: Way, variant: Variant, machine: Machine) -> float:
+    """Seconds that the device computes for one pass."""
+    rates = machine.rates
+    reading = (way.resident_bytes + way.moving_bytes) / rates.device_bytes_per_s
+    factor = COMPILED if way.compiled else 1.0
+    return factor * max(variant.flops / rates.flops_per_s, reading) + 2 * way.unpacked_bytes / rates.device_bytes_per_s
+
+
+def copy_s(way: Way, machine: Machine) -> float:
+    """Seconds that the bus and the disk take to bring the streamed blocks of one pass."""
+    disk = way.disk_bytes / machine.rates.disk_bytes_per_s
+    return max(way.moving_bytes / machine.rates.bus_bytes_per_s, disk) if machine.card else disk
+
+
+def return_s(way: Way, machine: Machine) -> float:
+    """Seconds to bring the resident blocks back to the card when a network's turn comes again."""
+    if not machine.card:
+        return 0.0
+    from_memory = way.host_bytes >= way.resident_bytes + way.moving_bytes
+    return way.resident_bytes / (machine.rates.bus_bytes_per_s if from_memory else machine.rates.disk_bytes_per_s)
+
+
+def load_s(way: Way, machine: Machine) -> float:
+    """Seconds to read all of a network's files once, and to quantise it on the device. What is read anew in each
+    pass counts here too: reading a disk again and again must not look better than keeping what was read."""
+    reading = way.file_bytes / machine.rates.disk_bytes_per_s
+    if way.precision == way.network.stored:
+        return reading
+    return reading + (way.file_bytes + way.resident_bytes + way.moving_bytes) / machine.rates.bus_bytes_per_s
+
+
+def frontier(items: Iterable[tuple[Cost, T]]) -> list[tuple[Cost, T]]:
+    """The items that no other one beats or equals in all costs, quickest first."""
+    kept: list[tuple[Cost, T]] = []
+    for cost, item in sorted(items, key=lambda one: one[0]):
+        if not any(all(one[place] <= cost[place] for place in (1, 2, 3)) for one, _ in kept):
+            kept.append((cost, item))
+    return kept

@@ -1,0 +1,226 @@
+"""How to run a model that does not fit: a pure function from what it needs and what there is to an explained plan.
+
+Each network runs in stages of its own (encode, denoise, decode) and leaves the card between them, so networks are
+placed one by one; only those that take turns (the sections of a film) share the memory. Among all combinations that
+hold, ``prefer`` takes the fastest (speed), the most precise (quality), or the most precise within 15 % of the fastest
+that does not read the disk in every pass where another one need not (balanced).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from studio.errors import DoesNotFit, StudioError
+from studio.memory import plan_search as search
+from studio.memory.footprint import loss
+from studio.memory.plan_machine import rates_of
+from studio.memory.plan_rows import rows_of
+from studio.memory.plan_search import Machine, Way
+from studio.pipeline import Budget, Footprint, Network, Phase, Plan, Prefer, Stage, Variant
+from studio.units import format_bytes
+
+BALANCED = 1.15
+"""How much slower than the fastest plan a more precise one may be."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One way for each network: the whole of a plan. ``loss`` is weighted by the networks' sizes."""
+
+    ways: tuple[Way, ...] = ()
+    seconds: float = 0.0
+    loss: float = 0.0
+    shared_ram: int = 0
+
+    @property
+    def from_disk(self) -> int:
+        """How many networks are read from the disk in each pass."""
+        return sum(way.disk_bytes > 0 for way in self.ways)
+
+    @property
+    def cost(self) -> search.Cost:
+        return self.seconds, self.loss, self.shared_ram, self.from_disk
+
+
+def plan(footprint: Footprint, budget: Budget, prefer: Prefer = "balanced", *, model: str = "") -> Plan:
+    """The plan for ``footprint`` within ``budget``. Raises ``DoesNotFit`` with what stands in the way.
+
+    Pure: the same arguments give the same plan. Without a card everything lies in memory and is computed there.
+    """
+    machine = Machine(budget.vram_bytes, budget.ram_bytes, rates_of(budget))
+    chosen = choose(footprint, machine, prefer)
+    stages = stages_of(footprint)
+    phases = _phases(chosen, footprint, machine)
+    return Plan(
+        model=model,
+        device="cuda" if machine.card else "cpu",
+        peak_vram_bytes=max(phase.vram_bytes for phase in phases),
+        peak_ram_bytes=max(phase.ram_bytes for phase in phases),
+        disk_bytes=footprint.disk_bytes,
+        seconds=chosen.seconds,
+        phases=phases,
+        settings=_settings(chosen, footprint, machine, kept=_kept(chosen, footprint, machine)),
+        prefer=prefer,
+        estimated=not machine.rates.measured,
+        imagined=budget.imagined,
+        rows=rows_of(chosen.ways, stages, machine),
+    )
+
+
+def stages_of(footprint: Footprint) -> dict[str, list[Stage]]:
+    """Stages by network, in order. A stage of an unknown network, or a network without one, is a family's bug."""
+    names = [network.name for network in footprint.networks]
+    stages: dict[str, list[Stage]] = {name: [] for name in names}
+    for stage in footprint.stages:
+        if stage.network not in stages:
+            raise StudioError(f"The stage {stage.name} runs {stage.network!r}, which is no network of this model.")
+        stages[stage.network].append(stage)
+    idle = [name for name, runs in stages.items() if not runs]
+    if idle or len(set(names)) != len(names):
+        raise StudioError(f"Networks of one name, or never run: {', '.join(idle or names)}.")
+    return stages
+
+
+def choose(footprint: Footprint, machine: Machine, prefer: Prefer) -> Found:
+    """The best combination of ways. Raises ``DoesNotFit``."""
+    stages = stages_of(footprint)
+    whole = sum(network.params for network in footprint.networks)
+    found = [Found()]
+    for network in footprint.networks:
+        ways = search.ways_of(network, stages[network.name], machine)
+        if not ways:
+            raise _refusal(network, stages[network.name], machine)
+        runs, share = stages[network.name], network.params / whole
+        joined = [_join(one, way, runs, share, machine) for one in found for way in ways]
+        found = [one for _, one in search.frontier((one.cost, one) for one in joined)]
+    needed = [search.ram_needed(one.shared_ram, 0, machine.card) if one.shared_ram else 0 for one in found]
+    holding = [one for one, ram in zip(found, needed, strict=True) if ram <= machine.ram_bytes]
+    if not holding:
+        left = f"{format_bytes(machine.ram_bytes)} are left"
+        what = f"The networks that take turns need {format_bytes(min(needed))} of memory; {left}."
+        raise DoesNotFit(what, "Ask for something smaller, or free some memory.")
+    return _preferred(holding, prefer)
+
+
+def _join(one: Found, way: Way, stages: Sequence[Stage], share: float, machine: Machine) -> Found:
+    bad = share * loss(way.network, way.precision) + sum(variant.loss for variant in way.variants)
+    ram = search.shared_ram(way, stages, machine) if _takes_turns(stages) else 0
+    return Found((*one.ways, way), one.seconds + way.seconds, one.loss + bad, one.shared_ram + ram)
+
+
+def _takes_turns(stages: Sequence[Stage]) -> bool:
+    return any(stage.rounds > 1 for stage in stages)
+
+
+def _preferred(found: Sequence[Found], prefer: Prefer) -> Found:
+    """The combination to take. A disk's speed is the least certain of all: ``balanced`` goes down in precision
+    before it reads one in every pass."""
+    if prefer == "speed":
+        return min(found, key=lambda one: (one.seconds, one.loss))
+    if prefer == "quality":
+        return min(found, key=lambda one: (one.loss, one.seconds))
+    limit = BALANCED * min(one.seconds for one in found)
+    near = [one for one in found if one.seconds <= limit]
+    return min(near, key=lambda one: (one.from_disk, one.loss, one.seconds))
+
+
+def _phases(chosen: Found, footprint: Footprint, machine: Machine) -> tuple[Phase, ...]:
+    """Loading, then the stages in the family's order. Networks that take turns are in memory together."""
+    ways = {way.network.name: way for way in chosen.ways}
+    variants = _variants(chosen, footprint)
+    base = search.base_ram(machine.card)
+    runs = stages_of(footprint)
+    own = {name: search.host_peak(way, machine.card) for name, way in ways.items()}
+    together = sum(size for name, size in own.items() if _takes_turns(runs[name]))
+    phases = []
+    for number, stage in enumerate(footprint.stages):
+        way, variant = ways[stage.network], variants[number]
+        host = together if stage.rounds > 1 else own[stage.network]
+        phases.append(
+            Phase(
+                name=stage.name,
+                vram_bytes=search.device_peak(way, stage, variant, True) if machine.card else 0,
+                ram_bytes=base + host + search.host_extra(stage, variant, machine.card),
+                seconds=search.stage_s(way, stage, variant, machine),
+            )
+        )
+    load = Phase(
+        name="load",
+        vram_bytes=max(search.overhead(True) + way.device_bytes for way in chosen.ways) if machine.card else 0,
+        ram_bytes=base + max(together, *own.values()),
+        seconds=sum(way.load_s for way in chosen.ways),
+    )
+    return (load, *phases)
+
+
+def _variants(chosen: Found, footprint: Footprint) -> list[Variant]:
+    """The chosen variant of each stage, in the footprint's order."""
+    left = {way.network.name: iter(way.variants) for way in chosen.ways}
+    return [next(left[stage.network]) for stage in footprint.stages]
+
+
+def _kept(chosen: Found, footprint: Footprint, machine: Machine) -> bool:
+    """Whether all networks may stay on the device for the next request, because they fit there together."""
+    beside = max(
+        stage.held_bytes + variant.activation_bytes
+        for stage, variant in zip(footprint.stages, _variants(chosen, footprint), strict=True)
+    )
+    whole = sum(way.device_bytes for way in chosen.ways) + beside
+    if machine.card:
+        return search.overhead(True) + whole <= machine.vram_bytes
+    frames = max(stage.ram_bytes for stage in footprint.stages)
+    return search.base_ram(False) + whole + frames <= machine.ram_bytes
+
+
+def _settings(chosen: Found, footprint: Footprint, machine: Machine, *, kept: bool) -> dict[str, Any]:
+    """What the executing side needs: how each network lies, which variant each stage takes, what is freed."""
+    networks = {
+        way.network.name: {
+            "precision": way.precision,
+            "blocks": way.resident + way.streamed,
+            "resident": way.resident,
+            "pinned_bytes": way.host_bytes,
+            "disk_bytes": way.disk_bytes,
+            "compiled": way.compiled,
+        }
+        for way in chosen.ways
+    }
+    tiling = {
+        stage.name: variant.name
+        for stage, variant in zip(footprint.stages, _variants(chosen, footprint), strict=True)
+        if variant.name
+    }
+    return {
+        "networks": networks,
+        "variants": tiling,
+        "attention": machine.rates.attention,
+        "free_after_use": not kept,
+    }
+
+
+def _refusal(network: Network, stages: Sequence[Stage], machine: Machine) -> DoesNotFit:
+    """Why no way of holding ``network`` fits: the least that its smallest way takes."""
+    ways = search.placements(network, machine.card, _takes_turns(stages))
+    pairs = [
+        (
+            max(min(search.device_peak(way, stage, one, True) for one in stage.variants) for stage in stages)
+            if machine.card
+            else 0,
+            search.ram_needed(
+                search.host_peak(way, machine.card),
+                max(min(search.host_extra(stage, one, machine.card) for one in stage.variants) for stage in stages),
+                machine.card,
+            ),
+        )
+        for way in ways
+    ]
+    card = min(vram for vram, _ in pairs)
+    if machine.card and card > machine.vram_bytes:
+        left = f"{format_bytes(machine.vram_bytes)} are left"
+        what = f"{network.name} needs at least {format_bytes(card)} on the card; {left}."
+        return DoesNotFit(what, "Ask for something smaller, or free the card.")
+    ram = min(ram for vram, ram in pairs if not machine.card or vram <= machine.vram_bytes)
+    what = f"{network.name} needs at least {format_bytes(ram)} of memory; {format_bytes(machine.ram_bytes)} are left"
+    return DoesNotFit(f"{what}.", "Ask for something smaller, or free some memory.")

@@ -1,0 +1,101 @@
+"""Every model of the catalogue on every common card: within the limits and explained, or what would fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from studio.catalogue import Catalogue
+from studio.core import Studio
+from studio.errors import BadRequest, DoesNotFit
+from studio.hardware import Gpu, Hardware
+from studio.memory.plan_machine import budget_of
+from studio.pipeline import Plan
+from studio.registry import Registry
+from studio.units import GIB
+
+CARDS = (6, 8, 12, 16, 24)
+MODELS = sorted(Catalogue(Registry(), Path("/nonexistent")).specs)
+
+
+def machine(ram_gib: int = 32, cards: tuple[int, ...] = ()) -> Hardware:
+    gpus = tuple(
+        Gpu(
+            name="card", total_bytes=size * GIB, free_bytes=size * GIB - GIB // 4, compute_capability=(8, 9), driver="1"
+        )
+        for size in cards
+    )
+    return Hardware(
+        system="x", processor="x", cores=8, ram_total_bytes=ram_gib * GIB, ram_free_bytes=(ram_gib - 4) * GIB,
+        disk_free_bytes=GIB, gpus=gpus,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def planner(home: Path, monkeypatch: pytest.MonkeyPatch) -> Studio:
+    """On a machine of a known size, whatever this one has."""
+    monkeypatch.setattr("studio.hardware.probe", lambda folder: machine())
+    return Studio(home, executor="inline")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_on_every_card(planner: Studio, model: str) -> None:
+    fitted = False
+    with planner as studio:
+        for size in CARDS:
+            made = studio.forecast(model, vram_bytes=size * GIB, ram_bytes=16 * GIB)
+            assert made.imagined
+            assert made.rows and all(row.phase and row.what and row.where for row in made.rows)
+            assert made.disk_bytes > 0
+            if made.fits:
+                assert made.peak_vram_bytes <= size * GIB
+                assert made.peak_ram_bytes <= 16 * GIB
+                assert made.seconds is not None and made.seconds > 0
+            else:
+                assert "would fit" in made.nearest
+                assert made.peak_vram_bytes + made.peak_ram_bytes > 0
+            assert made.fits or not fitted, f"{model} fits a smaller card than {size} GB"
+            fitted = fitted or made.fits
+    assert fitted, f"{model} fits no card up to {CARDS[-1]} GB"
+
+
+def test_plan_raises_where_forecast_answers(planner: Studio) -> None:
+    with planner as studio:
+        with pytest.raises(DoesNotFit, match="would fit"):
+            studio.plan("mistral-small-3.1-24b", vram_bytes=4 * GIB, ram_bytes=4 * GIB)
+        assert studio.plan("starter-text").fits
+        assert studio.plan("starter-text", prompt="hello").model == "starter-text"
+        with pytest.raises(BadRequest, match="no parameter"):
+            studio.plan("starter-text", colour=3)
+
+
+def test_more_of_the_card_never_refuses(planner: Studio) -> None:
+    with planner as studio:
+        before: Plan | None = None
+        for tenth in range(20, 240, 20):
+            made = studio.forecast("qwen3-8b", vram_bytes=tenth * GIB // 10, ram_bytes=8 * GIB)
+            assert before is None or made.fits or not before.fits
+            before = made
+
+
+def test_a_budget_is_the_less_of_the_cap_and_what_is_free_minus_a_margin() -> None:
+    real = machine(32, (8,))
+    free = budget_of(real)
+    assert free.vram_bytes == 8 * GIB - GIB // 4 - GIB // 2
+    assert free.ram_bytes == 27 * GIB
+    assert budget_of(real, vram_cap_bytes=6 * GIB).vram_bytes == 6 * GIB - GIB // 2
+    assert budget_of(real, vram_cap_bytes=80 * GIB, ram_cap_bytes=80 * GIB) == free
+    assert not free.imagined
+    assert free.rates is not None and free.rates.attention == "flash"
+    none = budget_of(machine(32))
+    assert (none.vram_bytes, none.imagined) == (0, False)
+
+
+def test_a_card_is_imagined_only_where_there_is_none_and_the_memory_with_it() -> None:
+    imagined = budget_of(machine(16), vram_cap_bytes=6 * GIB, ram_cap_bytes=32 * GIB)
+    assert imagined.imagined
+    assert imagined.vram_bytes == 6 * GIB - GIB // 2
+    assert imagined.ram_bytes == (32 - 5 - 1) * GIB  # a desktop, and a margin
+    assert budget_of(machine(16), vram_cap_bytes=6 * GIB).ram_bytes == 11 * GIB
+    assert not budget_of(machine(16, (8,)), vram_cap_bytes=6 * GIB).imagined
