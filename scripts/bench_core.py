@@ -167,7 +167,7 @@ def spread(values: list[float]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bare", nargs=2, metavar=("MODEL", "SETTINGS"), help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--tokens", type=int, default=160)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "core.json")
     options = parser.parse_args()
