@@ -19,11 +19,11 @@ from PIL.PngImagePlugin import PngInfo
 from studio.core import Studio
 from studio.errors import BadRequest, NotFound, StudioError
 from studio.events import Artefact
+from studio.files import copy_whole, move_whole, sweep, write_whole
 from studio.media import check_input, sniff
 from studio.store.artefacts import ArtefactStore, export, read_recipe, recipe_path
 from studio.store.content import content_sha256
 from studio.store.database import Database
-from studio.store.files import copy_whole, move_whole, sweep, write_whole
 from studio.store.home import Home
 from toolbox import files_in
 
@@ -65,7 +65,7 @@ def cut_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 
         return run
 
-    monkeypatch.setattr("studio.store.files.os.fsync", step(os.fsync))
+    monkeypatch.setattr("studio.files.os.fsync", step(os.fsync))
     monkeypatch.setattr(Path, "replace", step(Path.replace))
     monkeypatch.setattr(Path, "unlink", lambda *_args, **_more: None)  # no power, no tidying up
 

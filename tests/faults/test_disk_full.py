@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from studio.errors import StudioError
+from studio.files import copy_whole, write_whole
 from studio.store.database import Database
-from studio.store.files import copy_whole, write_whole
 from toolbox import files_in
 
 LIMIT = 3_000_000
@@ -49,7 +49,7 @@ def test_the_old_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cod
     def full(_handle: int) -> None:
         raise OSError(code, "No space left on device")
 
-    monkeypatch.setattr("studio.store.files.os.fsync", full)
+    monkeypatch.setattr("studio.files.os.fsync", full)
     with pytest.raises(StudioError, match=r"No space for kept.txt: 2.9 KiB are needed, .* are free"):
         if how == "write":
             write_whole(target, b"new" * 1000)

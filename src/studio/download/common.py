@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -115,26 +114,3 @@ def check_space(folder: Path, needed_bytes: int, model: str) -> None:
             f"free {free} bytes ({format_bytes(free)}) in {folder}.",
             "Free some space (studio models rm ID), or point STUDIO_HOME or HF_HOME at a larger disk.",
         )
-
-
-def sync(path: Path) -> None:
-    """Put a file or folder on the disk; folders cannot be synced everywhere, which costs durability only."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        if path.is_file() and os.name != "nt":
-            raise
-    finally:
-        os.close(handle)
-
-
-def publish(source: Path, target: Path) -> None:
-    """Move a finished file to where others see it: on the disk first, then by one rename."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    sync(source)
-    source.replace(target)
-    sync(target.parent)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from studio.errors import BadWeights
@@ -106,16 +105,6 @@ def _wrong_gguf(head: bytes, size: int) -> str | None:
     if tensors * _GGUF_MIN_TENSOR > size or keys * _GGUF_MIN_KEY > size:
         return f"its GGUF header claims {tensors} tensors and {keys} keys, more than its {size} bytes hold"
     return None
-
-
-def sha256_of(path: Path, tick: Callable[[], None] = lambda: None) -> str:
-    """The sha256 of a file, in hex. ``tick`` is called for each mebibyte read, so a face can stay alive."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
-            tick()
-    return digest.hexdigest()
 
 
 def git_blob_id_of(path: Path) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from studio.download.choose import check_asked, choose, folder_of, is_glob
-from studio.download.content import fault_in, sha256_of
+from studio.download.content import fault_in
 from studio.download.lock import LockedFile
 from studio.errors import BadRequest, BadWeights, MissingWeights
+from studio.files import sha256_of
 from studio.spec import ModelSpec, Source
 
 

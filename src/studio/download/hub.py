@@ -13,13 +13,14 @@ from pathlib import Path
 
 from studio.download import hub_api
 from studio.download.choose import Wanted, check_asked, choose, is_glob
-from studio.download.common import Meter, alone, check_space, publish
-from studio.download.content import fault_in, git_blob_id_of, mismatch, sha256_of
+from studio.download.common import Meter, alone, check_space
+from studio.download.content import fault_in, git_blob_id_of, mismatch
 from studio.download.fetch import fetch
 from studio.download.hub_api import Listing, Remote
 from studio.download.hub_cache import RepoCache, known_caches
 from studio.download.lock import Lock, LockedFile, new_lock
 from studio.errors import BadWeights, StudioError
+from studio.files import move_whole, sha256_of
 from studio.spec import ModelSpec, Source
 
 
@@ -190,7 +191,7 @@ def _fetch(pull: _Pull, item: _Item) -> LockedFile:
             fault, digest = _check(item, partial, pull.meter)
             if fault is None:
                 _refuse_disguise(pull, item, partial)
-                publish(partial, blob)
+                move_whole(partial, blob)
                 return _show(pull, item, blob.resolve(), digest, owned=True)
             partial.unlink(missing_ok=True)
     raise BadWeights(

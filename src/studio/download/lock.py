@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from studio.download.common import publish
+from studio.files import write_whole
 from studio.spec import ModelSpec, Source
 
 
@@ -86,6 +86,4 @@ def read_lock(path: Path) -> Lock | None:
 def write_lock(path: Path, lock: Lock) -> None:
     """Write the lock so that a reader sees the old one or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(lock.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    publish(temporary, path)
+    write_whole(path, lock.model_dump_json(indent=1).encode() + b"\n")

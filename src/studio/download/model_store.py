@@ -17,9 +17,10 @@ from studio.download import folder as own_folder
 from studio.download import wheel
 from studio.download.choose import folder_of, is_glob
 from studio.download.common import Meter, ProgressCallback, PullResult, alone
-from studio.download.content import fault_in, sha256_of
+from studio.download.content import fault_in
 from studio.download.lock import Lock, LockedFile, holds, new_lock, read_lock, same_place, write_lock
 from studio.errors import BadRequest, MissingWeights, StudioError
+from studio.files import sha256_of
 from studio.spec import ModelSpec, Source
 from studio.units import format_bytes
 

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import IO
 
 from studio.download.choose import Wanted, check_asked, choose, is_glob
-from studio.download.common import Meter, check_space, publish
-from studio.download.content import fault_in, mismatch, sha256_of
+from studio.download.common import Meter, check_space
+from studio.download.content import fault_in, mismatch
 from studio.download.lock import LockedFile
 from studio.errors import BadWeights, StudioError
+from studio.files import move_whole, sha256_of
 from studio.spec import ModelSpec, Source
 
 _POLL_S = 0.1
@@ -186,6 +187,6 @@ def _take(wanted: Wanted, stream: IO[bytes], target: Path, work: Path, meter: Me
         raise BadWeights(f"{wanted.path} is refused: {fault}.", "Pull again; if it stays so, do not use this source.")
     size = temporary.stat().st_size
     place = target / wanted.path
-    publish(temporary, place)
+    move_whole(temporary, place)
     meter.finish(size)
     return LockedFile(role=wanted.role, path=wanted.path, local=str(place), bytes=size, sha256=digest)

@@ -17,12 +17,12 @@ from filelock import FileLock, Timeout
 
 from studio.errors import StudioError
 from studio.events import Artefact, Event, Failed, Progress, Token, is_last
+from studio.files import sweep
 from studio.jobs.executors import Executor, WorkerDied
 from studio.jobs.model import JobRow, Task
 from studio.jobs.queue import JobQueue
 from studio.store.artefacts import ArtefactStore
 from studio.store.database import Database
-from studio.store.files import sweep
 from studio.store.home import Home
 
 log = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ from typing import Any
 
 from studio.errors import BadRequest, NotFound, StudioError
 from studio.events import Artefact
+from studio.files import copy_whole, move_whole, write_whole
 from studio.media import extension
 from studio.store.content import content_of, content_sha256
 from studio.store.database import Database
-from studio.store.files import copy_whole, move_whole, write_whole
 from studio.store.home import Home
 
 RECIPE_SUFFIX = ".recipe.json"

@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 
 from studio.errors import BadRequest
+from studio.files import sha256_of
 from studio.media import check_input, sniff
-from studio.store.files import sha256_of
 
 
 def content_sha256(path: Path, media_type: str) -> str:

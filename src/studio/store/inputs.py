@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import BadRequest
+from studio.files import copy_whole, sha256_of
 from studio.media import check_input, extension
-from studio.store.files import copy_whole, sha256_of
 
 MAX_INPUT_BYTES = 4 * 1024**3
 

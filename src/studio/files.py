@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,9 +17,14 @@ from studio.units import format_bytes
 _BLOCK = 1 << 20
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: Path, tick: Callable[[], None] = lambda: None) -> str:
+    """The sha256 of a file, in hex. ``tick`` is called for each mebibyte read, so a face can stay alive."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            tick()
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -63,7 +68,8 @@ def copy_whole(source: Path, path: Path) -> None:
 
 
 def move_whole(source: Path, path: Path) -> None:
-    """Move a file of the same disk: flushed first, then renamed."""
+    """Move a file of the same disk to where others see it: flushed first, then by one rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb+") as file:
         os.fsync(file.fileno())
     source.replace(path)
