@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from text_models import random_model
+from text_models import CHATML, random_model
 
 from studio.memory.manager import MemoryManager
 from studio.plugin import MIB, Budget, Context, ModelSpec, Plan, StudioError
@@ -28,7 +28,8 @@ class House:
         self.loads: list[str] = []
         self.families: dict[str, TextLLM] = {}
         for name in "abc"[:models]:
-            path = random_model(folder / f"{name}.gguf")
+            # One kind with a template, whose process comes and goes with the model, and one without.
+            path = random_model(folder / f"{name}.gguf", template=None if name == "b" else CHATML)
             self.families[name] = TextLLM(ModelSpec(id=name, pipeline="text-llm"), {"model": path})
 
     def free(self) -> Budget:
@@ -133,6 +134,16 @@ def test_running_out_of_memory_gives_everything_back(build: Build, one_bytes: in
     assert house.ask("a")
 
 
+@pytest.fixture
+def quick_gc() -> Iterator[None]:
+    """What other tests left in this process need not be looked through at each unloading."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("quick_gc")
 def test_200_switches_leak_nothing(build: Build, one_bytes: int) -> None:
     """Room for one: each request unloads the other model. After a warm-up the process no longer grows."""
     house = build(int(1.5 * one_bytes), models=2)
