@@ -123,6 +123,7 @@ def test_two_studios_in_one_process_take_turns(home: Path, plugins: Path, tmp_pa
 def test_the_next_start_tidies_up_after_a_killed_program(home: Path, plugins: Path) -> None:
     with Studio(home) as studio:
         [made] = studio.run("toy")
+    with Studio(home) as studio:  # in which nobody works
         waiting = studio.queue.submit([studio.request("toy", {"words": 1})])[0].id
         studio.home.workdir(waiting)
         assert studio.queue.claim()  # as a program leaves it that was killed while the job ran
