@@ -211,7 +211,7 @@ def pulling(store: ModelStore, spec: object, tmp_path: Path) -> subprocess.Popen
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=tmp_path)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_a_killed_pull_is_taken_up(hub: FakeHub, store: ModelStore, make_spec: MakeSpec, tmp_path: Path) -> None:
     size = 8 * MIB
     data = safetensors(size)

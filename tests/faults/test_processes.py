@@ -129,12 +129,23 @@ def test_the_next_start_tidies_up_after_a_killed_program(home: Path, plugins: Pa
         assert studio.queue.claim()  # as a program leaves it that was killed while the job ran
     half = Path(made.path).with_name(".half.txt.4194304.1.part")  # above the largest process number of Linux
     half.write_text("ha")
+    input_half = home / "inputs" / ".half.png.4194304.1.part"
+    input_half.write_text("ha")
     (home / "work" / made.id.removesuffix("-1")).mkdir()
     (home / "work" / "nobody").mkdir()
     with Studio(home) as studio:
         assert studio.jobs.get(waiting).result()
     assert list((home / "work").iterdir()) == []
-    assert not half.exists() and Path(made.path).exists()
+    assert not half.exists() and not input_half.exists() and Path(made.path).exists()
+
+
+def test_a_half_copied_input_goes_although_no_job_was_interrupted(home: Path, plugins: Path) -> None:
+    half = home / "inputs" / ".half.png.4194304.1.part"
+    half.parent.mkdir()
+    half.write_text("ha")
+    with Studio(home) as studio:
+        assert studio.run("toy", words=1)
+    assert not half.exists()
 
 
 def test_ctrl_c_in_a_run_cancels_its_job(home: Path, plugins: Path, start: Start, tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ def test_a_hostile_template_is_one_error_and_the_next_request_works(
     with pytest.raises(StudioError, match=r"^The chat template of m\.gguf") as caught:
         process.render("t", VALUES)
     assert "\n" not in caught.value.what
+    if name in ("loops", "big power"):
+        assert "took longer than 2 s" in caught.value.what, "the limit that is promised"
     assert not list(tmp_path.iterdir()), "the canary was touched"
     good = TemplateProcess({"good": "[{{ messages[0]['content'] }}]"}, "m.gguf")
     try:

@@ -134,7 +134,7 @@ class Runner:
 
     def _work(self) -> None:
         interrupted = self._queue.recover()
-        self._sweep(files=bool(interrupted))
+        self._sweep(outputs=bool(interrupted))
         executor = self._make_executor()
         try:
             while not self._stopping.is_set():
@@ -157,11 +157,15 @@ class Runner:
         if loaded != (self._queue.note("loaded") or []):
             self._queue.write_note("loaded", loaded)
 
-    def _sweep(self, *, files: bool) -> None:
-        """Remove what a killed program had no time to remove: temporary files, and the folders of ended jobs."""
-        if files:
-            for folder in (self._home.outputs, self._home.inputs):
-                sweep(folder)
+    def _sweep(self, *, outputs: bool) -> None:
+        """Remove what a killed program had no time to remove: temporary files, and the folders of ended jobs.
+
+        An output is half written only while a job runs, so the many old ones are looked through only after an
+        interruption; an input may be half copied whenever a request is made.
+        """
+        sweep(self._home.inputs)
+        if outputs:
+            sweep(self._home.outputs)
         if left := list(self._home.work.iterdir()):
             alive = {row.id for row in self._queue.find(states=["queued", "running"], limit=10_000)}
             for folder in left:
