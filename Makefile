@@ -1,10 +1,13 @@
 # Every target works from a bare clone; a second run skips what is done.
 PYTHON ?= python3
 
-.PHONY: demo test lint install cuda bench clean
+.PHONY: demo ui test lint install cuda bench clean
 
 demo:     ## install, then make a text with the starter model
 	$(PYTHON) scripts/bootstrap.py demo
+
+ui: install  ## open the page in the browser
+	.venv/bin/studio ui $(ARGS)
 
 test:     ## install, then run all tests (make test ARGS="-k queue")
 	$(PYTHON) scripts/bootstrap.py test $(ARGS)

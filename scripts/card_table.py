@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from studio.catalogue import Catalogue
 from studio.errors import DoesNotFit
 from studio.forms import validate
 from studio.hardware import VRAM_MARGIN_BYTES
-from studio.pipeline import Budget
+from studio.memory.activations import resolve
+from studio.memory.plan_request import make_plan
+from studio.pipeline import Budget, Footprint, Plan
 from studio.registry import Registry
 from studio.spec import ModelSpec
 from studio.units import GIB, format_bytes
@@ -21,20 +24,40 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- card-table:begin (scripts/card_table.py writes this) -->\n", "<!-- card-table:end -->"
 CARDS_GIB = (6, 8, 12, 16, 24)
 RAM_BYTES = 16 * GIB
+SHOWN = ("text-llm", "image-diffusion")
+ACTIVATIONS = README.parent / ".cache" / "activations"
 
 
 def cell(spec: ModelSpec, registry: Registry, card_gib: int) -> str:
-    """The planner's choice on an empty card: ``"8k, all"``, ``"8k, 20/32"`` or a dash."""
+    """The planner's choice on an empty card: ``"8k, all"``, ``"bf16, 20/57"`` or a dash."""
     family = registry.get(spec.pipeline)
     pipeline = family(spec)
     pipeline.uses_card = lambda: True  # type: ignore[attr-defined] # the table is about cards
     budget = Budget(vram_bytes=card_gib * GIB - VRAM_MARGIN_BYTES, ram_bytes=RAM_BYTES, threads=4)
+    params = validate(family.Params, {**spec.defaults, "prompt": "x"})
     try:
-        plan = pipeline.plan(validate(family.Params, {**spec.defaults, "prompt": "x"}), budget)
+        plan = make_plan(pipeline, params, budget, resolve=_resolved).plan
     except DoesNotFit:
         return "–"
+    return _networks(plan) if "networks" in plan.settings else _layers(plan, pipeline)
+
+
+def _resolved(footprint: Footprint) -> Footprint:
+    return resolve(footprint, ACTIVATIONS, here=True)
+
+
+def _networks(plan: Plan) -> str:
+    """How the network that denoises lies, and whether anything is read from the disk in every step."""
+    networks = plan.settings["networks"]
+    denoiser = next(networks[name] for name in ("unet", "transformer") if name in networks)
+    where = "all" if denoiser["resident"] == denoiser["blocks"] else f"{denoiser['resident']}/{denoiser['blocks']}"
+    disk = ", disk" if any(one["disk_bytes"] for one in networks.values()) else ""
+    return f"{denoiser['precision']}, {where}{disk}"
+
+
+def _layers(plan: Plan, pipeline: Any) -> str:
     context = f"{plan.settings['n_ctx'] // 1024}k"
-    layers, total = plan.settings["n_gpu_layers"], pipeline.shape().layers  # type: ignore[attr-defined]
+    layers, total = plan.settings["n_gpu_layers"], pipeline.shape().layers
     kv = "" if plan.settings["type_k"] == "f16" else f" {plan.settings['type_k']}"
     return f"{context}{kv}, {'all' if layers > total else f'{layers}/{total}'}"
 
@@ -44,11 +67,18 @@ def table() -> str:
     rows = ["| Model | Download | " + " | ".join(f"{card} GB" for card in CARDS_GIB) + " |"]
     rows.append("|---|---|" + "---|" * len(CARDS_GIB))
     for spec in Catalogue(registry).specs.values():
-        size = spec.download_bytes or spec.settings.get("file_bytes_estimate")
+        if spec.pipeline not in SHOWN:
+            continue
+        size = spec.download_bytes or spec.settings.get("file_bytes_estimate") or _weights(spec)
         cells = " | ".join(cell(spec, registry, card) for card in CARDS_GIB)
         about = "" if spec.download_bytes else "about "
         rows.append(f"| {spec.id} | {about}{format_bytes(size)} | {cells} |")
     return "\n".join(rows) + "\n"
+
+
+def _weights(spec: ModelSpec) -> int:
+    """About what the files take, in 16 bits."""
+    return sum(2 * component.params for component in spec.components.values())
 
 
 def main() -> int:

@@ -41,6 +41,7 @@ class Entry(_Data):
     matrix: dict[str, list[Any]] = Field(default_factory=dict)
     needs: list[str] = Field(default_factory=list)
     priority: int | None = None
+    run_anyway: bool | None = None
 
 
 class Defaults(_Data):
@@ -49,6 +50,7 @@ class Defaults(_Data):
     model: str | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     priority: int = 0
+    run_anyway: bool = False
 
 
 class File(_Data):
@@ -67,6 +69,7 @@ class Step(BaseModel):
     params: dict[str, Any]
     needs: tuple[str, ...]
     priority: int
+    run_anyway: bool = False
 
 
 def read_batch(path: Path) -> tuple[str, list[Step]]:
@@ -87,6 +90,11 @@ def read_batch(path: Path) -> tuple[str, list[Step]]:
     except CycleError as error:
         raise BadRequest(f"{path.name}: the jobs need each other in a circle: {' → '.join(error.args[1])}.") from None
     return file.name or path.stem, [by_name[name] for name in order]
+
+
+def read_entries(path: Path) -> list[tuple[str, Entry]]:
+    """The jobs as they stand in the file, each with its id. Raises ``BadRequest`` as ``read_batch`` does."""
+    return [(entry.id or f"job-{number}", entry) for number, entry in enumerate(_parse(path).jobs, 1)]
 
 
 def _parse(path: Path) -> File:
@@ -129,6 +137,7 @@ def _expand(path: Path, file: File) -> Iterator[Step]:
             raise BadRequest(f"{path.name}: {name} names no model, and neither do the defaults.", "Add: model: ...")
         params = {**file.defaults.params, **entry.params}
         priority = file.defaults.priority if entry.priority is None else entry.priority
+        run_anyway = file.defaults.run_anyway if entry.run_anyway is None else entry.run_anyway
         for key in entry.matrix:
             if key in entry.params:
                 raise BadRequest(f"{path.name}: {name} has {key!r} in params and in matrix.", "Keep one.")
@@ -139,6 +148,7 @@ def _expand(path: Path, file: File) -> Iterator[Step]:
                 params={**params, **point},
                 needs=tuple(entry.needs),
                 priority=priority,
+                run_anyway=run_anyway,
             )
 
 
@@ -184,7 +194,8 @@ def submit_batch(studio: Studio, path: Path) -> list[JobRow]:
             raise BadRequest(f"{path.name}: {step.name}: {error.what}", error.hint) from error
         keepers.append(keeper)
         model = studio.catalogue.lasting_name(step.model)
-        digest = request_sha256(model, {"params": written, "needs": [keys[need] for need in needs]})
+        content = {"params": written, "needs": [keys[need] for need in needs]}
+        digest = request_sha256(model, content, run_anyway=step.run_anyway)
         keys[step.name] = f"batch:{name}:{step.name}:{digest}"
         known = studio.queue.find_key(keys[step.name])
         ids[step.name] = known.id if known else ids[step.name]
@@ -199,6 +210,7 @@ def submit_batch(studio: Studio, path: Path) -> list[JobRow]:
                 batch=name,
                 step=step.name,
                 needs={need: ids[need] for need in needs},
+                run_anyway=step.run_anyway,
             )
         )
     for keeper in keepers:

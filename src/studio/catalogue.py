@@ -11,17 +11,18 @@ import hashlib
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import yaml
 from pydantic import ValidationError
 
-from studio.errors import BadRequest, NotFound, nearest
+from studio.errors import BadRequest, NotFound, StudioError, nearest
 from studio.registry import Registry
 from studio.spec import ModelFile, ModelSpec, Source
 
 _PACKAGE = Path(__file__).parent
+_FILES = (".gguf", ".safetensors")
 
 
 def builtin_file() -> Path:
@@ -36,6 +37,7 @@ class Catalogue:
     def __init__(self, registry: Registry, home: Path | None = None) -> None:
         self.specs: dict[str, ModelSpec] = {}
         self.faults: list[str] = []
+        self._registry = registry
         origin: dict[str, Path] = {}
         for file in self._files(registry, home):
             try:
@@ -51,6 +53,7 @@ class Catalogue:
             for spec in specs:
                 self.specs[spec.id] = spec
                 origin[spec.id] = file
+        self.specs = {name: spec for name, spec in self.specs.items() if self._has_base(spec)}
         named = {spec.pipeline for spec in self.specs.values()}
         for name in registry.names():
             if name not in named and name not in self.specs:
@@ -69,13 +72,48 @@ class Catalogue:
             yield file
 
     def get(self, name: str) -> ModelSpec:
-        """The entry of that id, or of a ``.gguf`` file by its path. ``NotFound`` offers the nearest ids."""
+        """The entry of that id, or of a model file by its path. ``NotFound`` offers the nearest ids."""
         if name in self.specs:
-            return self.specs[name]
-        if name.endswith(".gguf") and os.path.isfile(name):  # noqa: PTH113 - false for any impossible name, too
-            return _local_gguf(Path(name).resolve())
+            return self._whole(self.specs[name])
+        if name.endswith(_FILES) and os.path.isfile(name):  # noqa: PTH113 - false for any impossible name, too
+            return self._local(Path(name).resolve())
         hint = " ".join([nearest(name, self.specs), *(f"Left out: {fault}" for fault in self.faults)])
         raise NotFound(f"There is no model {name!r}.", hint)
+
+    def files(self, spec: ModelSpec, find: Callable[[ModelSpec], Mapping[str, Path] | None]) -> dict[str, Path] | None:
+        """Role to path of a model's own files and, where it has none for a role, of the entry it is based on."""
+        below = {} if spec.base is None else find(self.specs[spec.base])
+        own = find(spec)
+        return None if below is None or own is None else {**below, **own}
+
+    def _whole(self, spec: ModelSpec) -> ModelSpec:
+        """The entry with what its base gives it."""
+        if spec.base is None:
+            return spec
+        base = self.specs[spec.base]
+        changed = {key: {**getattr(base, key), **getattr(spec, key)} for key in ("settings", "defaults", "components")}
+        return spec.model_copy(update={**changed, "task": spec.task or base.task, "card": spec.card or base.card})
+
+    def _has_base(self, spec: ModelSpec) -> bool:
+        """Whether an entry's base is an entry of the same family that needs none itself; else it is a fault."""
+        base = None if spec.base is None else self.specs.get(spec.base)
+        if spec.base is None or (base is not None and base.base is None and base.pipeline == spec.pipeline):
+            return True
+        self.faults.append(f"The entry {spec.id}: its base {spec.base!r} is no {spec.pipeline} model by itself.")
+        return False
+
+    def _local(self, path: Path) -> ModelSpec:
+        """A model file of the user's own, used in place: the first family that knows it says how."""
+        for name in self._registry.names():
+            try:
+                family = self._registry.get(name)
+            except StudioError:
+                continue  # a broken package must not take the user's files away
+            if (spec := family.entry_for(path, self.specs)) is not None:
+                return self._whole(spec)
+        if path.suffix == ".gguf":
+            return _local_gguf(path)
+        raise NotFound(f"No family knows what {path.name} is.", "Name a model of the catalogue: studio models list")
 
     def lasting_name(self, name: str) -> str:
         """``name`` as a stored request holds it: a file by its whole path, since any process may run the job."""

@@ -29,9 +29,10 @@ from studio.jobs.model import JobRow, Request, request_sha256
 from studio.jobs.queue import JobQueue
 from studio.jobs.references import attribute_of, substitute
 from studio.jobs.runner import Runner
+from studio.made import Made
 from studio.memory.activations import resolve
 from studio.memory.plan_machine import budget_of
-from studio.memory.plan_request import forecast
+from studio.memory.plan_request import forecast, known_of
 from studio.pipeline import MAX_SEED, Params, Pipeline, Plan, Prefer
 from studio.registry import Registry
 from studio.spec import ModelSpec
@@ -51,10 +52,14 @@ _POLL_S = 0.05  # how soon what another process wrote is seen
 
 @dataclass(frozen=True)
 class Checked:
-    """A request that may be queued: its parameters are valid and its input files were looked at."""
+    """A request that may be queued: its parameters are valid and its input files were looked at.
+
+    ``params`` name the files by where they will be kept, ``given`` by where they are now.
+    """
 
     spec: ModelSpec
     params: Params
+    given: Params
     inputs: InputKeeper
 
 
@@ -79,6 +84,7 @@ class Studio:
         self.artefacts = ArtefactStore(self.home, self.database)
         self.queue = JobQueue(self.database, self.artefacts)
         self.jobs = Jobs(self)
+        self.made = Made(self.home, self.database)
         self._log = _log_to(self.home.logs)
         self._runner = Runner(
             self.home, self.database, self.queue, self.artefacts, lambda: self._make_executor(executor), self._prepare
@@ -100,20 +106,48 @@ class Studio:
     # -- asking ------------------------------------------------------------------------------------------------
 
     def run(
-        self, model: str, /, *, priority: int = 0, idempotency_key: str | None = None, **params: Any
+        self,
+        model: str,
+        /,
+        *,
+        priority: int = 0,
+        idempotency_key: str | None = None,
+        run_anyway: bool = False,
+        **params: Any,
     ) -> list[Artefact]:
-        """Do it and return what was made. ``BadRequest`` before it is queued, ``JobFailed`` after."""
-        return self.submit(model, priority=priority, idempotency_key=idempotency_key, **params).result()
+        """Do it and return what was made. ``BadRequest`` before it is queued, ``JobFailed`` after.
+
+        ``run_anyway``: where no plan fits, try the nearest one that would, with a warning (``Note``).
+        """
+        keep: dict[str, Any] = {"priority": priority, "idempotency_key": idempotency_key, "run_anyway": run_anyway}
+        return self.submit(model, **keep, **params).result()
 
     def stream(
-        self, model: str, /, *, priority: int = 0, idempotency_key: str | None = None, **params: Any
+        self,
+        model: str,
+        /,
+        *,
+        priority: int = 0,
+        idempotency_key: str | None = None,
+        run_anyway: bool = False,
+        **params: Any,
     ) -> Iterator[Event]:
         """The same as events while it happens. The job is queued at once and outlives the iterator."""
-        return self.submit(model, priority=priority, idempotency_key=idempotency_key, **params).events()
+        keep: dict[str, Any] = {"priority": priority, "idempotency_key": idempotency_key, "run_anyway": run_anyway}
+        return self.submit(model, **keep, **params).events()
 
-    def submit(self, model: str, /, *, priority: int = 0, idempotency_key: str | None = None, **params: Any) -> Job:
+    def submit(
+        self,
+        model: str,
+        /,
+        *,
+        priority: int = 0,
+        idempotency_key: str | None = None,
+        run_anyway: bool = False,
+        **params: Any,
+    ) -> Job:
         """Queue it and return a handle at once. When this returns the job is on disk."""
-        request = self.request(model, params, priority=priority, idempotency_key=idempotency_key)
+        request = self.request(model, params, priority=priority, idempotency_key=idempotency_key, run_anyway=run_anyway)
         [row] = self.submit_all([request])
         return Job(self, row.id)
 
@@ -150,11 +184,14 @@ class Studio:
         """``plan`` that answers also where it does not fit: ``fits`` is false and ``nearest`` says what would."""
         values = {**stand_ins(self.fields(model)), **params}
         checked = self.check(model, values, references=True)
-        files = self.weights.installed(checked.spec) or {}
-        family = self.family(checked.spec)(checked.spec, files)
+        files = self.catalogue.files(checked.spec, self.weights.installed) or {}
+        family = self.pipeline(checked.spec, files)
         machine = hardware.probe(self.home.root)
-        budget = budget_of(machine, vram_cap_bytes=vram_bytes, ram_cap_bytes=ram_bytes)
-        return forecast(family, checked.params, budget, prefer, lambda found: resolve(found, self.home.activations))
+        known = known_of(self.home.calibration, machine)
+        budget = budget_of(machine, vram_cap_bytes=vram_bytes, ram_cap_bytes=ram_bytes, measured=known.runs.rates)
+        return forecast(
+            family, checked.given, budget, prefer, lambda found: resolve(found, self.home.activations), known
+        )
 
     def fields(self, model: str, language: str = "en") -> tuple[FieldSpec, ...]:
         """The parameters of a model with its own defaults: what every form is made of."""
@@ -172,6 +209,13 @@ class Studio:
     def family(self, spec: ModelSpec) -> type[Pipeline[Any]]:
         return self.registry.get(spec.pipeline)
 
+    def pipeline(self, spec: ModelSpec, files: Mapping[str, Path]) -> Pipeline[Any]:
+        """The family's object for a model, which nothing is loaded into: for plans and checks."""
+        made = self.family(spec)(spec, files)
+        made.adapters, made.cache = self.home.adapters, self.home.root / "cache"
+        made.beside = lambda model: self.weights.installed(self.catalogue.get(model))
+        return made
+
     def check(self, model: str, params: Mapping[str, Any], *, references: bool = False) -> Checked:
         """Validate without keeping anything. ``BadRequest`` with one line.
 
@@ -181,15 +225,22 @@ class Studio:
         inputs = InputKeeper(self.home.inputs, references=references)
         values = {**spec.defaults, **params}
         checked = validate(self.family(spec).Params, values, model=spec.id, adopt=inputs.adopt)
-        return Checked(spec, checked, inputs)
+        given = validate(self.family(spec).Params, values, model=spec.id, adopt=lambda path, *_: path.expanduser())
+        return Checked(spec, checked, given, inputs)
 
     def preflight(self, checked: Checked) -> None:
         """The files are here, whole at their heads, and can do what is asked."""
-        files = self.weights.require(checked.spec)
-        self.family(checked.spec)(checked.spec, files).preflight(checked.params)
+        files = self.catalogue.files(checked.spec, self.weights.require) or {}
+        self.pipeline(checked.spec, files).preflight(checked.given)
 
     def request(
-        self, model: str, params: Mapping[str, Any], *, priority: int = 0, idempotency_key: str | None = None
+        self,
+        model: str,
+        params: Mapping[str, Any],
+        *,
+        priority: int = 0,
+        idempotency_key: str | None = None,
+        run_anyway: bool = False,
     ) -> Request:
         """A request ready for ``submit_all``: valid, weights present, input files kept, seed drawn."""
         checked = self.check(model, params)
@@ -200,9 +251,10 @@ class Studio:
         return Request(
             model=model,
             params=with_seed(written),
-            request_sha256=request_sha256(model, written),
+            request_sha256=request_sha256(model, written, run_anyway=run_anyway),
             priority=priority,
             idempotency_key=idempotency_key,
+            run_anyway=run_anyway,
         )
 
     def submit_all(self, requests: list[Request], *, again: bool = False) -> list[JobRow]:

@@ -47,11 +47,19 @@ class Preview(_Event):
     media_type: str
 
 
+class Note(_Event):
+    """A sentence for whoever waits: what is done otherwise than a person would expect."""
+
+    event: Literal["note"] = "note"
+    text: str
+
+
 class Artefact(_Event):
     """Something that was made.
 
     A pipeline yields it with ``path`` in its working folder (``Context.save`` does); the store moves the
-    file, and fills in ``id``, ``recipe``, ``content_sha256`` and ``bytes``. ``info`` holds what was measured
+    file, and fills in ``id``, ``recipe``, ``content_sha256`` and ``bytes``; what the pipeline puts into ``recipe`` (the
+    sha256 of a file that it read, say) stays there. ``info`` holds what was measured
     while it was made (tokens per second, say) and is no part of the recipe.
     """
 
@@ -88,7 +96,7 @@ class Failed(_Event):
     state: Literal["failed", "cancelled", "quarantined"] = "failed"
 
 
-Event = Queued | Progress | Token | Preview | Artefact | Done | Failed
+Event = Queued | Progress | Token | Preview | Note | Artefact | Done | Failed
 
 _adapter: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 

@@ -86,7 +86,7 @@ class Models:
 
     def files(self, name: str) -> dict[str, Path] | None:
         """Role to local path if the model is on this machine and was checked, else ``None``."""
-        return self._store.installed(self.get(name))
+        return self._catalogue.files(self.get(name), self._store.installed)
 
     def size_bytes(self, name: str) -> int | None:
         """Bytes of all files; ``None`` where nobody knows before the download."""

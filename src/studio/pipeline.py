@@ -217,7 +217,7 @@ class Plan(_Frozen):
 
     A loaded pipeline is used again without loading when ``model`` and ``settings`` are equal. When ``fits`` is
     false, the figures are of the ``nearest`` thing that would. ``estimated``: the seconds, from typical rates and
-    not from measured ones.
+    not from measured ones; ``basis`` says in words where they come from.
     """
 
     model: str
@@ -231,6 +231,7 @@ class Plan(_Frozen):
     prefer: Prefer = "balanced"
     fits: bool = True
     estimated: bool = False
+    basis: str = ""
     imagined: bool = False
     rows: tuple[Row, ...] = ()
     nearest: str = ""
@@ -272,6 +273,10 @@ class Context:
                 f"No space for an output: {format_bytes(len(data))} are needed, {free} are free.",
                 f"Free some space on the disk of {self.workdir}, then run it again.",
             ) from error
+        return self.made(path, media_type, **info)
+
+    def made(self, path: Path, media_type: str, **info: Any) -> Artefact:
+        """The event to yield for an output that was written to a path of ``new_file``."""
         return Artefact(path=str(path), media_type=media_type, info=info)
 
 
@@ -297,9 +302,27 @@ class Pipeline(ABC, Generic[P]):
     uses_card: Callable[[], bool] = staticmethod(lambda: True)
     """Whether the installed libraries can use a card; taken as given when a card is imagined."""
 
+    adapters: Path | None = None
+    """The user's folder of LoRA adapters, set by the engine; ``None`` where there is no home."""
+
+    cache: Path | None = None
+    """Where converted weights may be kept, set by the engine; it may be emptied any time."""
+
+    beside: Callable[[str], Mapping[str, Path] | None] = staticmethod(lambda model: None)
+    """The files of another model of the catalogue that this one uses, ``None`` if they are not here; set by the
+    engine."""
+
     def __init__(self, spec: ModelSpec, files: Mapping[str, Path] | None = None) -> None:
         self.spec = spec
         self.files = dict(files or {})
+
+    @classmethod
+    def entry_for(cls, path: Path, known: Mapping[str, ModelSpec]) -> ModelSpec | None:
+        """A catalogue entry for a model file that is run by its path, over ``known`` entries; ``None``: not mine.
+
+        Raises ``BadRequest`` in one line for a file that is this family's but cannot be run. Headers only.
+        """
+        return None
 
     def preflight(self, params: P) -> None:
         """Refuse, before it is queued, what only the model's files can tell: a corrupt file, a context too long.
@@ -328,6 +351,18 @@ class Pipeline(ABC, Generic[P]):
     @abstractmethod
     def generate(self, params: P, ctx: Context) -> Iterator[Event]:
         """Do the work: yield ``Progress``, ``Token``, ``Preview`` and ``Artefact``; the engine adds the rest."""
+
+    def adapt(self, plan: Plan) -> bool:
+        """Go on under another plan for the same model without reading its weights again. ``False``: load anew."""
+        return False
+
+    def park(self) -> bool:
+        """Give the card back but keep what can be brought back quickly. ``False``: nothing could be kept; unload.
+
+        Called between two ``generate``, perhaps twice. The next ``generate`` brings back what it needs by itself, as
+        the plan of ``load`` says; meanwhile at most that plan's memory is held, and nothing on the card.
+        """
+        return False
 
     def unload(self) -> None:
         """Give all memory back. May be called twice."""

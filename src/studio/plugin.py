@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from studio.errors import BadRequest, BadWeights, Cancelled, DoesNotFit, StudioError
-from studio.events import Artefact, Event, Preview, Progress, Token
+from studio.errors import BadRequest, BadWeights, Cancelled, DoesNotFit, StudioError, nearest
+from studio.events import Artefact, Event, Note, Preview, Progress, Token
 from studio.pipeline import (
     Block,
     Budget,
@@ -26,7 +26,7 @@ from studio.units import GIB, KIB, MIB, format_bytes, format_seconds
 
 __all__ = [
     "GIB", "KIB", "MIB", "Artefact", "BadRequest", "BadWeights", "Block", "Budget", "Cancelled", "Context",
-    "DoesNotFit", "Event", "Footprint", "ModelSpec", "Network", "Params", "Phase", "Pipeline", "Plan", "Preview",
-    "Probe", "Progress", "Rates", "Row", "Stage", "StudioError", "Token", "Variant", "format_bytes", "format_seconds",
-    "input_file",
+    "DoesNotFit", "Event", "Footprint", "ModelSpec", "Network", "Note", "Params", "Phase", "Pipeline", "Plan",
+    "Preview", "Probe", "Progress", "Rates", "Row", "Stage", "StudioError", "Token", "Variant", "format_bytes",
+    "format_seconds", "input_file", "nearest",
 ]  # fmt: skip

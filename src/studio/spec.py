@@ -24,7 +24,8 @@ class ModelFile(_Data):
 
 
 class Source(_Data):
-    """Where a model's files come from: exactly one of ``repo`` (the hub), ``pypi`` or ``folder``.
+    """Where a model's files come from: exactly one of ``repo`` (the hub), ``pypi``, ``folder``, or ``package`` (an
+    installed Python package that holds them, such as a family with a starter model).
 
     ``revision`` is a full commit, or ``None`` where none is known to us: the first pull then locks the commit
     that it finds. ``files`` maps a role that the family understands (``model``, ``mmproj``) to a file.
@@ -34,14 +35,15 @@ class Source(_Data):
     revision: str | None = Field(default=None, pattern=_HEX40)
     pypi: str | None = Field(default=None, pattern=r"^[\w.-]+==[\w.]+$")
     folder: str | None = None
+    package: str | None = Field(default=None, pattern=r"^[a-z_][\w.]*$")
     files: dict[str, ModelFile] = Field(min_length=1)
     licence: str
     gated: bool = False
 
     @model_validator(mode="after")
     def _one_place(self) -> Source:
-        if sum(place is not None for place in (self.repo, self.pypi, self.folder)) != 1:
-            raise ValueError("a source names exactly one of repo, pypi, folder")
+        if sum(place is not None for place in (self.repo, self.pypi, self.folder, self.package)) != 1:
+            raise ValueError("a source names exactly one of repo, pypi, folder, package")
         return self
 
 
@@ -68,11 +70,13 @@ class ModelSpec(_Data):
     at full size with random weights and run under a cap), ``tiny`` (its class ran at tiny size), ``none``.
     ``settings`` are constants of the family for this model (its thinking format, its context length);
     ``defaults`` are values of the family's ``Params``; ``task`` says what this model does where it differs from its
-    family (one that sees, say).
+    family (one that sees, say). ``base`` is another entry, whose files, settings, defaults and components this one has
+    unless it brings its own: for a single file that lacks configurations and tokenizers.
     """
 
     id: str = Field(pattern=_KEBAB)
     pipeline: str = Field(pattern=_KEBAB)
+    base: str | None = Field(default=None, pattern=_KEBAB)
     source: Source | None = None
     components: dict[str, Component] = Field(default_factory=dict)
     defaults: dict[str, Any] = Field(default_factory=dict)

@@ -63,12 +63,13 @@ def chat(
 def batch(
     file: Annotated[str, typer.Argument(help="A YAML file of jobs.")],
     executor: Annotated[str, typer.Option(help="inline or worker.")] = "worker",
+    grid: Annotated[str | None, typer.Option(help="Also draw each matrix as a contact sheet into this PNG.")] = None,
     as_json: Json = False,
 ) -> None:
     """Run a file of jobs; run it again to do only what is missing."""
     from studio.cli.batch import batch_command
 
-    raise typer.Exit(batch_command(file, executor, as_json))
+    raise typer.Exit(batch_command(file, executor, as_json, grid))
 
 
 @app.command(context_settings=_RAW, add_help_option=False)
@@ -88,6 +89,19 @@ def doctor(
     from studio.cli.doctor import doctor_command
 
     raise typer.Exit(doctor_command(repair, as_json))
+
+
+@app.command()
+def ui(
+    host: Annotated[str, typer.Option(help="Where to listen; others than this machine need a password.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default: 7860, or the next free one.")] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in the browser.")] = True,
+    password_file: Annotated[str | None, typer.Option(help="A text file with the password in its first line.")] = None,
+) -> None:
+    """Open the page in the browser: everything that the command line does, with a tab for each kind of thing."""
+    from studio.cli.ui import ui_command
+
+    raise typer.Exit(ui_command(host, port, browser, password_file))
 
 
 @app.command()

@@ -95,12 +95,14 @@ def _print(plan: Plan) -> None:
         table(headers, (_cells(row.model_dump()) for row in plan.rows))
     verdict = f"{plan.model} {'fits' if plan.fits else 'does not fit'}."
     typer.echo(f"\n{verdict} {_totals(plan)}" if plan.fits else f"\n{verdict} {plan.nearest}")
+    if not plan.fits and not plan.imagined and plan.peak_ram_bytes:
+        typer.echo(f"To try it anyway: studio run {plan.model} --run-anyway")
     if plan.settings:
         typer.echo(f"Settings: {' · '.join(_settings(plan.settings))}.")
     if plan.imagined:
         typer.echo("The card is imagined: this machine has none. Its speed is that of a typical card of its size.")
-    elif plan.estimated:
-        typer.echo("Times are estimated from typical rates, not measured on this machine.")
+    elif plan.basis:
+        typer.echo(f"Times are {plan.basis}.")
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

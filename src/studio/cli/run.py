@@ -45,7 +45,13 @@ def run_command(args: list[str]) -> int:
         params = {**recipe.get("params", {}), **given}
         if options.output:
             _check_output(Path(options.output))
-        job = studio.submit(model, priority=PERSON_WAITS, idempotency_key=options.idempotency_key, **params)
+        job = studio.submit(
+            model,
+            priority=PERSON_WAITS,
+            idempotency_key=options.idempotency_key,
+            run_anyway=options.run_anyway,
+            **params,
+        )
         expected = recipe.get("content_sha256") if not given else None
         return _follow(studio, job, options.output, JsonLines() if options.json else Terminal(), expected)
 
@@ -60,6 +66,7 @@ def _parser(model: str | None) -> Parser:
     request.add_argument("--json", action="store_true", help="events as JSON lines on standard output")
     request.add_argument("--like", metavar="FILE", help="make FILE again from its recipe; flags change parameters")
     request.add_argument("--idempotency-key", metavar="KEY", help="asking again with the same key gives the same job")
+    request.add_argument("--run-anyway", action="store_true", help="try it even if the plan says that it does not fit")
     request.add_argument("--executor", choices=sorted(EXECUTORS), default="worker", help="default: worker")
     request.add_argument("-h", "--help", action="store_true", help="show this")
     return parser

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from studio.events import Artefact, Event, Failed, Progress, Queued, Token
+from studio.events import Artefact, Event, Failed, Note, Progress, Queued, Token
 from studio.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ class Terminal:
         elif isinstance(event, Artefact):
             self._end_bars()
             self._artefact(event)
+        elif isinstance(event, Note):
+            self._end_bars()
+            self._end_text()
+            typer.echo(f"{self._title or 'studio'}: {event.text}", err=True)
         elif isinstance(event, Failed):
             self._end_bars()
             self._end_text()

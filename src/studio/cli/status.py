@@ -35,13 +35,20 @@ def show_status(as_json: bool) -> None:
     typer.echo(_headline(facts["paused"] is True, working, running))
     typer.echo(f"  queued   {counts.get('queued', 0)}")
     for held in facts["loaded"]:
-        places = [f"{format_bytes(held['vram_bytes'])} on the card"] if held["vram_bytes"] else []
-        places.append(f"{format_bytes(held['ram_bytes'])} of memory")
-        typer.echo(f"  loaded   {held['model']}: planned for {' and '.join(places)}")
+        typer.echo(f"  loaded   {held['model']}: {_places(held)}")
     for gpu in machine.gpus:
         typer.echo(f"  card     {gpu.name}: {format_bytes(gpu.free_bytes)} of {format_bytes(gpu.total_bytes)} free")
     typer.echo(f"  memory   {format_bytes(machine.ram_free_bytes)} of {format_bytes(machine.ram_total_bytes)} free")
     typer.echo(f"  disk     {format_bytes(machine.disk_free_bytes)} free at {studio.home.root}")
+
+
+def _places(held: dict[str, Any]) -> str:
+    """Where a loaded model is, as ``MemoryManager.held`` wrote it down."""
+    memory = f"{format_bytes(held['ram_bytes'])} of memory"
+    if held.get("parked"):
+        return f"parked in memory, planned for {memory}"
+    card = f"{format_bytes(held['vram_bytes'])} on the card and " if held["vram_bytes"] else ""
+    return f"planned for {card}{memory}"
 
 
 def _headline(paused: bool, working: bool, running: list[JobRow]) -> str:

@@ -38,7 +38,7 @@ def check_asked(source: Source) -> None:
     for file in source.files.values():
         last = check_path(file.path).rpartition("/")[2]
         if not is_glob(last) or ("." in last and not is_glob(last[last.rindex(".") :])):
-            check_type(file.path)
+            check_type(file.path, pinned=file.sha256 is not None)
 
 
 def choose(source: Source, names: Collection[str], where: str) -> list[Wanted]:

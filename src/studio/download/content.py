@@ -13,7 +13,12 @@ from pathlib import Path, PurePosixPath
 from studio.errors import BadWeights
 from studio.units import format_bytes
 
-ALLOWED_SUFFIXES = frozenset({".safetensors", ".gguf", ".json", ".txt", ".model"})
+# A chat template (.jinja) is a program, but one that only runs in a sandbox, as those inside of other files do.
+ALLOWED_SUFFIXES = frozenset({".safetensors", ".gguf", ".json", ".jinja", ".txt", ".model"})
+
+# Other formats of weights, which hold no code either; their first bytes tell too little, so only where the catalogue
+# pins the file's sha256.
+PINNED_SUFFIXES = frozenset({".bin", ".onnx", ".param"})
 
 _HEAD_BYTES = 512
 _READ_BYTES = 1024 * 1024
@@ -40,9 +45,9 @@ def check_path(path: str) -> str:
     return path
 
 
-def check_type(path: str) -> None:
-    """Raises ``BadWeights`` unless the file's type may be downloaded."""
-    if not is_allowed(path):
+def check_type(path: str, *, pinned: bool = False) -> None:
+    """Raises ``BadWeights`` unless the file's type may be downloaded. ``pinned``: its sha256 is known."""
+    if not is_allowed(path) and not (pinned and PurePosixPath(path).suffix.lower() in PINNED_SUFFIXES):
         raise BadWeights(
             f"{path!r} is refused: model files may only be {' '.join(sorted(ALLOWED_SUFFIXES))}, "
             "because other types can run code.",

@@ -1,7 +1,10 @@
-"""The user's own files (``folder: /path``): used where they are, never written, never removed."""
+"""The user's own files (``folder: /path``), and those that an installed package brings (``package: name``): used where
+they are, never written, never removed."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +19,30 @@ from studio.spec import ModelSpec, Source
 
 def local_folder(source: Source) -> Path:
     """The folder of the source. Raises ``BadRequest`` unless it is absolute: a job may run anywhere."""
+    if source.package is not None:
+        return _package_folder(source.package)
     folder = Path(source.folder or "")
     if not folder.is_absolute():
         raise BadRequest(f"The model folder {source.folder!r} is not an absolute path.", "Write the whole path.")
     return folder
+
+
+def _package_folder(name: str) -> Path:
+    """Where an installed package lies; only its parents are imported."""
+    try:
+        found = importlib.util.find_spec(name)
+    except ImportError:
+        found = None
+    places = list(found.submodule_search_locations or []) if found else []
+    if not places:
+        raise BadRequest(f"The package {name!r}, which should hold a model's files, is not installed.", "Install it.")
+    return Path(places[0])
+
+
+def package_revision(source: Source) -> str:
+    """The content that the catalogue pins for files of a package: one hash over their paths and sha256."""
+    pins = sorted(f"{file.path} {file.sha256}" for file in source.files.values())
+    return f"package:{source.package}:{hashlib.sha256(' '.join(pins).encode()).hexdigest()[:16]}"
 
 
 def check_entry(source: Source) -> Path:

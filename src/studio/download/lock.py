@@ -48,6 +48,8 @@ def place_of(source: Source) -> str:
     """The source in one string: what must stay the same for a lock to hold."""
     if source.repo is not None:
         return f"repo:{source.repo}"
+    if source.package is not None:
+        return f"package:{source.package}"
     return f"pypi:{source.pypi}" if source.pypi is not None else f"folder:{source.folder}"
 
 

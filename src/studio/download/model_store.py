@@ -48,7 +48,7 @@ class ModelStore:
         """
         if spec.source is None:
             return {}
-        if spec.source.folder is not None:
+        if spec.source.folder is not None or spec.source.package is not None:
             return own_folder.find_here(spec, spec.source)
         lock = read_lock(self._lock_file(spec))
         if lock is None or not holds(lock, spec.source) or not all(_same_size(file) for file in lock.files):
@@ -63,6 +63,11 @@ class ModelStore:
             if own:
                 own_folder.check_heads(files)
             return files
+        if spec.source is not None and spec.source.package is not None:
+            raise MissingWeights(
+                f"Model {spec.id!r}: the package {spec.source.package} lacks files that belong to it.",
+                "Install Studio again.",
+            )
         if spec.source is not None and own:
             own_folder.check_entry(spec.source)
             raise MissingWeights(
@@ -78,6 +83,8 @@ class ModelStore:
         """What exactly was pulled: the locked commit, or the package and its version; ``None`` for own files."""
         if spec.source is None or spec.source.folder is not None:
             return None
+        if spec.source.package is not None:
+            return own_folder.package_revision(spec.source)
         if spec.source.pypi is not None:
             return spec.source.pypi
         lock = read_lock(self._lock_file(spec))

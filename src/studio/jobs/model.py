@@ -13,7 +13,10 @@ ENDED: frozenset[str] = frozenset({"done", "failed", "cancelled", "quarantined"}
 
 
 class Request(BaseModel):
-    """A checked request, ready to be queued. ``needs`` maps a step name to the job that it stands for."""
+    """A checked request, ready to be queued. ``needs`` maps a step name to the job that it stands for.
+
+    ``run_anyway``: it runs even where no plan fits.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -25,6 +28,7 @@ class Request(BaseModel):
     batch: str | None = None
     step: str | None = None
     needs: dict[str, str] = Field(default_factory=dict)
+    run_anyway: bool = False
     id: str = ""
 
 
@@ -51,6 +55,7 @@ class JobRow(BaseModel):
     created: float
     started: float | None
     finished: float | None
+    run_anyway: bool = False
 
     @property
     def ended(self) -> bool:
@@ -66,9 +71,11 @@ class Task(BaseModel):
     model: str
     params: dict[str, Any]
     attempt: int
+    run_anyway: bool = False
 
 
-def request_sha256(model: str, params: dict[str, Any]) -> str:
+def request_sha256(model: str, params: dict[str, Any], *, run_anyway: bool = False) -> str:
     """The identity of a request: the same model and the same parameters as they were written."""
-    text = json.dumps({"model": model, "params": params}, sort_keys=True, ensure_ascii=False, default=str)
+    insists = {"run_anyway": True} if run_anyway else {}
+    text = json.dumps({"model": model, "params": params, **insists}, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

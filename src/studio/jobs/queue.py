@@ -58,8 +58,8 @@ class JobQueue:
         job_id = request.id or new_id()
         connection.execute(
             "INSERT INTO jobs (id, model, params, state, priority, position, idempotency_key, request_sha256, batch,"
-            " step, created) VALUES (?, ?, ?, 'queued', ?, (SELECT COALESCE(MAX(position), 0) + 1 FROM jobs), ?, ?, ?,"
-            " ?, ?)",
+            " step, created, run_anyway)"
+            " VALUES (?, ?, ?, 'queued', ?, (SELECT COALESCE(MAX(position), 0) + 1 FROM jobs), ?, ?, ?, ?, ?, ?)",
             (
                 job_id,
                 request.model,
@@ -70,6 +70,7 @@ class JobQueue:
                 request.batch,
                 request.step,
                 time.time(),
+                request.run_anyway,
             ),
         )
         connection.executemany(

@@ -175,7 +175,8 @@ class Runner:
     def _run(self, executor: Executor, job: JobRow) -> None:
         recorder = Recorder(job, self._queue, self._artefacts)
         try:
-            task = Task(job_id=job.id, model=job.model, params=self._prepare(job), attempt=job.attempt)
+            params = self._prepare(job)
+            task = Task(job_id=job.id, model=job.model, params=params, attempt=job.attempt, run_anyway=job.run_anyway)
             executor.run(task, self._unless_closing(recorder), lambda: recorder.check() and not self._leaving)
         except WorkerDied as death:
             if not self._leaving:

@@ -30,7 +30,7 @@ class Worker:
     """Runs the tasks it is sent, one after the other."""
 
     def __init__(self, home: Home, commands: IO[bytes], events: IO[bytes]) -> None:
-        self._engine = Engine(home)
+        self._engine = Engine(home, alone=True)
         self._commands = commands
         self._events = events
         self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()

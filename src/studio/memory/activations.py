@@ -155,12 +155,15 @@ def _dispatch(watch: Watch) -> Any:
 # -- the cache, and the process of its own -----------------------------------------------------------------------
 
 
-def resolve(footprint: Footprint, folder: Path) -> Footprint:
-    """The footprint with every probe replaced by what it measures; ``folder`` keeps results for the next time."""
+def resolve(footprint: Footprint, folder: Path, *, here: bool = False) -> Footprint:
+    """The footprint with every probe replaced by what it measures; ``folder`` keeps results for the next time.
+
+    ``here``: in this process, which is about to import torch anyway, instead of in one of its own.
+    """
     probes = [probe for stage in footprint.stages for variant in stage.variants for probe in variant.probes]
     if not probes:
         return footprint
-    found = measured(probes, folder)
+    found = measured(probes, folder, here=here)
     stages = tuple(_resolved(stage, found) for stage in footprint.stages)
     return footprint.model_copy(update={"stages": stages})
 
@@ -193,13 +196,14 @@ def _version(name: str) -> str:
         return ""
 
 
-def measured(probes: Iterable[Probe], folder: Path) -> dict[str, Measured]:
-    """What each probe found, by ``key_of``: from ``folder``, and for the rest by a run in another process."""
+def measured(probes: Iterable[Probe], folder: Path, *, here: bool = False) -> dict[str, Measured]:
+    """What each probe found, by ``key_of``: from ``folder``, the rest by a run, ``here`` or in another process."""
     wanted = {key_of(probe): probe for probe in probes}
     found = {key: result for key in wanted if (result := _read(folder / f"{key}.json")) is not None}
     missing = [key for key in wanted if key not in found]
     if missing:
-        results = _run([wanted[key] for key in missing])
+        probes = [wanted[key] for key in missing]
+        results = [measure(made_by(probe)) for probe in probes] if here else _run(probes)
         for key, result in zip(missing, results, strict=True):
             found[key] = result
             _write(folder / f"{key}.json", result)

@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from studio.memory.storage import NF4_BLOCK, spread
+from studio.memory.storage import NF4_BLOCK, scratch_bytes, spread
 from studio.pipeline import Block, Network, Precision
 from studio.spec import Component
-from studio.units import MIB
 
-SLAB_BYTES = 256 * MIB
-"""Host memory is pinned in slabs of this size: pinning tensor by tensor would round each up to a power of two."""
+PAGE_BYTES = 4096
+"""Host memory is pinned in slabs of whole pages: pinning tensor by tensor would round each up to a power of two."""
 
 SLOTS = 2
 """Device buffers for streamed blocks: one is computed with while the next is copied."""
@@ -68,8 +67,8 @@ def network_bytes(network: Network, precision: Precision) -> int:
 
 
 def pinned(size_bytes: int) -> int:
-    """Host bytes that are taken to pin ``size_bytes``: whole slabs."""
-    return -(-size_bytes // SLAB_BYTES) * SLAB_BYTES
+    """Host bytes that are taken to pin ``size_bytes``: a slab holds exactly its blocks, in whole pages."""
+    return -(-size_bytes // PAGE_BYTES) * PAGE_BYTES
 
 
 @dataclass(frozen=True)
@@ -94,9 +93,12 @@ class Stored:
 
     @cached_property
     def work(self) -> int:
-        """Bytes of the workspace into which a quantised block is unpacked."""
+        """Bytes of the workspace into which a quantised block is unpacked, and of what unpacking takes for a moment."""
         kinds = self.network.blocks
-        return max((work_bytes(kind, self.precision, self.network.stored) for kind in kinds), default=0)
+        workspace = max((work_bytes(kind, self.precision, self.network.stored) for kind in kinds), default=0)
+        if self.precision != "nf4":
+            return workspace
+        return workspace + max((scratch_bytes(kind.params - kind.plain, "nf4") for kind in kinds), default=0)
 
     @cached_property
     def total(self) -> int:

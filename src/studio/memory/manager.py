@@ -1,8 +1,12 @@
-"""Who holds memory now. Pipelines stay loaded while there is room; the least recently used one goes first."""
+"""Who holds memory now. Pipelines stay loaded while there is room; the least recently used one goes first.
+
+Where only the card is short, it goes no farther than into memory: it is parked, and comes back without its files.
+"""
 
 from __future__ import annotations
 
 import gc
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,9 +16,14 @@ from pydantic import BaseModel, ConfigDict
 
 from studio.pipeline import Budget, Pipeline, Plan
 
+log = logging.getLogger(__name__)
+
 
 class Held(BaseModel):
-    """One loaded pipeline, as ``studio status`` shows it: where it is and what its plan counted for it."""
+    """One loaded pipeline, as ``studio status`` shows it: where it is and what its plan counted for it there.
+
+    A parked one holds nothing on the card.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -22,13 +31,19 @@ class Held(BaseModel):
     device: str
     vram_bytes: int
     ram_bytes: int
+    parked: bool = False
 
 
 class _Entry:
     def __init__(self, pipeline: Pipeline[Any], plan: Plan) -> None:
         self.pipeline = pipeline
         self.plan = plan
+        self.parked = False
         self.used_at = time.monotonic()
+
+    @property
+    def vram_bytes(self) -> int:
+        return 0 if self.parked else self.plan.peak_vram_bytes
 
 
 class MemoryManager:
@@ -47,8 +62,9 @@ class MemoryManager:
             Held(
                 model=entry.plan.model,
                 device=entry.plan.device,
-                vram_bytes=entry.plan.peak_vram_bytes,
+                vram_bytes=entry.vram_bytes,
                 ram_bytes=entry.plan.peak_ram_bytes,
+                parked=entry.parked,
             )
             for entry in reversed(self._entries)
         ]
@@ -58,7 +74,7 @@ class MemoryManager:
         free = self._free()
         return free.model_copy(
             update={
-                "vram_bytes": free.vram_bytes + sum(entry.plan.peak_vram_bytes for entry in self._entries),
+                "vram_bytes": free.vram_bytes + sum(entry.vram_bytes for entry in self._entries),
                 "ram_bytes": free.ram_bytes + sum(entry.plan.peak_ram_bytes for entry in self._entries),
             }
         )
@@ -67,12 +83,19 @@ class MemoryManager:
     def acquire(self, plan: Plan, make: Callable[[], Pipeline[Any]]) -> Iterator[tuple[Pipeline[Any], float]]:
         """The pipeline, loaded as ``plan`` says, and the seconds that loading took (0 if it was warm)."""
         started = time.perf_counter()
-        entry = next((one for one in self._entries if _same(one.plan, plan)), None)
+        entry = next((one for one in self._entries if _same(one.plan, plan)), None) or self._adapted(plan)
         if entry is None:
             self._make_room(plan)
             entry = self._load(plan, make)
         else:
             self._entries.remove(entry)
+            if entry.parked:  # it has its memory already and brings itself back to the card
+                try:
+                    self._clear(plan.peak_vram_bytes, 0)
+                except BaseException:
+                    self._entries.insert(0, entry)
+                    raise
+                entry.parked = False
         self._entries.append(entry)
         try:
             yield entry.pipeline, time.perf_counter() - started
@@ -81,6 +104,17 @@ class MemoryManager:
             raise
         finally:
             entry.used_at = time.monotonic()
+
+    def _adapted(self, plan: Plan) -> _Entry | None:
+        """The same model under another plan (another size, say), if it can follow without being loaded again."""
+        for entry in self._entries:
+            if (entry.plan.model, entry.plan.device) == (plan.model, plan.device) and entry.pipeline.adapt(plan):
+                held, entry.plan = entry.plan, plan
+                self._entries.remove(entry)
+                self._clear(0 if entry.parked else plan.peak_vram_bytes, plan.peak_ram_bytes - held.peak_ram_bytes)
+                self._entries.append(entry)
+                return entry
+        return None
 
     def _load(self, plan: Plan, make: Callable[[], Pipeline[Any]]) -> _Entry:
         pipeline = make()
@@ -95,11 +129,37 @@ class MemoryManager:
         """The same model with other settings goes first, then the least recently used, until the plan fits."""
         for entry in [one for one in self._entries if one.plan.model == plan.model]:
             self._drop(entry)
+        self._clear(plan.peak_vram_bytes, plan.peak_ram_bytes)
+
+    def _clear(self, vram_bytes: int, ram_bytes: int) -> None:
+        """Have that much free: unload the least recently used while memory is short, then park them while the card is.
+
+        What cannot be parked is unloaded. Ends when there is room or nothing left to give.
+        """
         while self._entries:
             free = self._free()
-            if plan.peak_vram_bytes <= free.vram_bytes and plan.peak_ram_bytes <= free.ram_bytes:
+            if ram_bytes > free.ram_bytes:
+                self._drop(self._entries[0])
+            elif vram_bytes > free.vram_bytes:
+                on_card = [entry for entry in self._entries if not entry.parked]
+                if not on_card:
+                    self._drop(self._entries[0])
+                else:
+                    self._park(on_card[0])
+            else:
                 return
-            self._drop(self._entries[0])
+
+    def _park(self, entry: _Entry) -> None:
+        """Take a pipeline off the card, keeping it in memory if it can be kept there."""
+        if entry.parked:
+            return
+        try:
+            entry.parked = bool(entry.plan.peak_vram_bytes) and entry.pipeline.park()
+        except Exception:
+            log.exception("%s cannot be parked and is unloaded", entry.plan.model)
+        if not entry.parked:
+            self._drop(entry)
+        gc.collect()
 
     def _drop(self, entry: _Entry) -> None:
         self._entries.remove(entry)
@@ -107,9 +167,14 @@ class MemoryManager:
         gc.collect()
 
     def release_idle(self, seconds: float) -> None:
-        """Unload what was not used for so long."""
+        """Unload what was not used for so long, parked or not."""
         for entry in [one for one in self._entries if time.monotonic() - one.used_at > seconds]:
             self._drop(entry)
+
+    def park(self) -> None:
+        """Give the card back: park what can be kept in memory, unload what else is on the card."""
+        for entry in [one for one in self._entries if one.plan.peak_vram_bytes]:
+            self._park(entry)
 
     def release(self) -> None:
         """Unload everything."""

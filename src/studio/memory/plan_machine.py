@@ -1,13 +1,15 @@
 """How fast and how large the planned machine is: this one, this one under a cap, or one that is imagined.
 
-The rates are typical ones until they are measured on the machine itself, and a plan says so. Sources: the makers'
-data sheets for dense 16-bit matrix products with 32-bit sums, of which about 0.7 is taken for cards that compute
-slowly against their memory. On an H100 torch's eager kernels reach less: FramePack's step at 17,500 tokens is 4.8e14
-operations as the probes count them and took 1.11 s, so 430e12 of 989e12 a second. The bus: by the generation of each
-series, of which pinned copies reach about 0.85 (H100, PCIe 5 x16: 53 of 63 GB/s).
+The rates are typical ones until they are measured on the machine itself (``measuring.py``), and a plan says so.
+Sources: the makers' data sheets for dense 16-bit matrix products with 32-bit sums, of which about 0.7 is taken for
+cards that compute slowly against their memory. On an H100 torch's eager kernels reach less: FramePack's step at 17,500
+tokens is 4.8e14 operations as the probes count them and took 1.11 s, so 430e12 of 989e12 a second. The bus: by the
+generation of each series, of which pinned copies reach about 0.85 (H100, PCIe 5 x16: 53 of 63 GB/s).
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from studio.hardware import RAM_MARGIN_BYTES, VRAM_MARGIN_BYTES, Gpu, Hardware
 from studio.pipeline import Budget, Rates
@@ -73,19 +75,44 @@ def rates_of(budget: Budget) -> Rates:
     return card_rates(budget.vram_bytes) if budget.vram_bytes else processor_rates(budget.threads)
 
 
-def budget_of(hardware: Hardware, *, vram_cap_bytes: int | None = None, ram_cap_bytes: int | None = None) -> Budget:
+def machines_of(hardware: Hardware) -> dict[str, str]:
+    """The names under which measurements of this machine are kept, by the device of a plan."""
+    names = {"cpu": f"{hardware.processor}, {hardware.cores} cores"}
+    return {"cuda": hardware.gpus[0].name, **names} if hardware.gpus else names
+
+
+def threads_of(hardware: Hardware) -> int:
+    """How many threads compute: one core is left to everything else."""
+    return max(1, hardware.cores - 1)
+
+
+def typical_rates(hardware: Hardware, device: str) -> Rates:
+    """The rates that stand in where none were measured."""
+    if device == "cuda" and hardware.gpus:
+        return card_rates(hardware.gpus[0].total_bytes, hardware.gpus[0].compute_capability)
+    return processor_rates(threads_of(hardware))
+
+
+def budget_of(
+    hardware: Hardware,
+    *,
+    vram_cap_bytes: int | None = None,
+    ram_cap_bytes: int | None = None,
+    measured: Mapping[str, Rates] | None = None,
+) -> Budget:
     """What a plan may use: free now or the user's cap, whichever is less, minus a margin; with its rates.
 
-    A card that is asked for on a machine without one is imagined, and with it the machine: the memory is then as
-    large as asked.
+    ``measured`` are rates by the machine's names. A card that is asked for on a machine without one is imagined, and
+    with it the machine: the memory is then as large as asked.
     """
     card: Gpu | None = hardware.gpus[0] if hardware.gpus else None
-    threads = max(1, hardware.cores - 1)
+    threads = threads_of(hardware)
     if card is None and vram_cap_bytes:
         return _imagined(hardware, vram_cap_bytes, ram_cap_bytes, threads)
     ram = _less(hardware.ram_free_bytes, ram_cap_bytes) - RAM_MARGIN_BYTES
     vram = _less(card.free_bytes, vram_cap_bytes) - VRAM_MARGIN_BYTES if card else 0
-    rates = card_rates(card.total_bytes, card.compute_capability) if card and vram > 0 else processor_rates(threads)
+    device = "cuda" if card and vram > 0 else "cpu"
+    rates = (measured or {}).get(machines_of(hardware)[device]) or typical_rates(hardware, device)
     return Budget(vram_bytes=max(0, vram), ram_bytes=max(0, ram), threads=threads, rates=rates)
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from studio.errors import DoesNotFit
-from studio.memory.plan_machine import CORE_FLOPS_PER_S, MEMORY_BYTES_PER_S, rates_of
+from studio.hardware import Hardware
+from studio.memory.calibration import Calibration, read, software_of
+from studio.memory.plan_machine import CORE_FLOPS_PER_S, MEMORY_BYTES_PER_S, machines_of, rates_of
+from studio.memory.plan_measured import Corrector, Drawn, Make, held, proven
 from studio.memory.plan_nearest import nearest_plan
 from studio.memory.planner import plan
 from studio.pipeline import Budget, Footprint, Params, Phase, Pipeline, Plan, Prefer, Row
@@ -18,40 +23,121 @@ Resolve = Callable[[Footprint], Footprint]
 """Replaces probes by what they measure."""
 
 
+RUN_ANYWAY = "To run it anyway: --run-anyway"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was measured on this machine, and what it is called there. The default corrects nothing."""
+
+    runs: Calibration = field(default_factory=Calibration)
+    machines: Mapping[str, str] = field(default_factory=dict)
+
+
+NOTHING = Known()
+
+
+def known_of(folder: Path, hardware: Hardware) -> Known:
+    """What was measured on this machine; ``folder`` is where a home keeps it."""
+    machines = machines_of(hardware)
+    return Known(read(folder, machines.values()), machines)
+
+
 def make_plan(
-    pipeline: Pipeline[Any], params: Params, budget: Budget, prefer: Prefer = "balanced", resolve: Resolve | None = None
-) -> Plan:
+    pipeline: Pipeline[Any],
+    params: Params,
+    budget: Budget,
+    prefer: Prefer = "balanced",
+    resolve: Resolve | None = None,
+    known: Known = NOTHING,
+    *,
+    anyway: bool = False,
+) -> Drawn:
     """How to run a request within ``budget``. Raises ``DoesNotFit``, and ``BadRequest`` from the family.
 
     A family that names its networks is planned here; any other plans itself, and its phases become the rows.
-    ``resolve`` runs the footprint's probes; without it they count as nothing.
+    ``resolve`` runs the footprint's probes; without it they count as nothing. ``anyway``: what does not fit is run by
+    the nearest plan that would, with a ``warning``.
     """
     if budget.imagined:
         pipeline.uses_card = lambda: True
-    return _maker(pipeline, params, prefer, resolve)(budget)
+    make = _maker(pipeline, params, prefer, resolve)
+    correct = _corrector(pipeline, budget, known)
+    drawn = _drawn(make, budget, correct, anyway=anyway)
+    return replace(drawn, tokens=_tokens(params, drawn.raw))
+
+
+def _drawn(make: Make, budget: Budget, correct: Corrector, *, anyway: bool) -> Drawn:
+    try:
+        return _fitting(make, budget, correct)
+    except DoesNotFit as error:
+        found = _nearest(make, budget, correct)
+        if found is None:
+            raise
+        if not anyway:
+            raise DoesNotFit(error.what, f"{error.hint} {RUN_ANYWAY}".strip()) from error
+        near, sentence = found
+        return replace(near, warning=f"This does not fit, and runs anyway. {error.what} {sentence}")
 
 
 def forecast(
-    pipeline: Pipeline[Any], params: Params, budget: Budget, prefer: Prefer = "balanced", resolve: Resolve | None = None
+    pipeline: Pipeline[Any],
+    params: Params,
+    budget: Budget,
+    prefer: Prefer = "balanced",
+    resolve: Resolve | None = None,
+    known: Known = NOTHING,
 ) -> Plan:
     """``make_plan`` that answers where it does not fit: ``fits`` false, the figures of the nearest plan that would."""
     if budget.imagined:
         pipeline.uses_card = lambda: True
     make = _maker(pipeline, params, prefer, resolve)
+    correct = _corrector(pipeline, budget, known)
     try:
-        return make(budget)
+        return _fitting(make, budget, correct).plan
     except DoesNotFit as error:
-        found = nearest_plan(make, budget)
+        found = _nearest(make, budget, correct)
         if found is None:
             return Plan(model=pipeline.spec.id, prefer=prefer, fits=False, nearest=error.hint or "No machine would do.")
         near, sentence = found
         words = " ".join(part for part in (error.what, sentence, error.hint) if part)
-        return near.model_copy(update={"fits": False, "nearest": words, "imagined": budget.imagined})
+        return near.plan.model_copy(update={"fits": False, "nearest": words, "imagined": budget.imagined})
 
 
-def _maker(
-    pipeline: Pipeline[Any], params: Params, prefer: Prefer, resolve: Resolve | None
-) -> Callable[[Budget], Plan]:
+def _fitting(make: Make, budget: Budget, correct: Corrector) -> Drawn:
+    """A plan that fits: by arithmetic and what was measured, or by what was measured alone."""
+    try:
+        return held(make, budget, correct)
+    except DoesNotFit:
+        measured = proven(make, budget, correct)
+        if measured is None:
+            raise
+        return measured
+
+
+def _nearest(make: Make, budget: Budget, correct: Corrector) -> tuple[Drawn, str] | None:
+    drawn: list[Drawn] = []
+
+    def measured(larger: Budget) -> Plan:
+        drawn.append(held(make, larger, correct))
+        return drawn[-1].plan
+
+    found = nearest_plan(measured, budget)
+    return None if found is None else (next(one for one in drawn if one.plan is found[0]), found[1])
+
+
+def _corrector(pipeline: Pipeline[Any], budget: Budget, known: Known) -> Corrector:
+    software = software_of(pipeline.libraries)
+    return Corrector(known.runs, known.machines, software, pipeline.spec.pipeline, rates_of(budget))
+
+
+def _tokens(params: Params, made: Plan) -> int | None:
+    """How many tokens a model that writes may write: what is asked, within its context."""
+    asked, room = getattr(params, "max_tokens", None), made.settings.get("n_ctx")
+    return min(asked, room) if asked and room else asked
+
+
+def _maker(pipeline: Pipeline[Any], params: Params, prefer: Prefer, resolve: Resolve | None) -> Make:
     footprint = pipeline.footprint(params)
     if footprint.networks:
         resolved = footprint if resolve is None else resolve(footprint)
@@ -61,7 +147,7 @@ def _maker(
         made = pipeline.plan(params, budget)
         if not made.disk_bytes and pipeline.spec.source is not None:
             made = made.model_copy(update={"disk_bytes": _weights(made)})
-        made = explained(made, budget, getattr(params, "max_tokens", None))
+        made = explained(made, budget, _tokens(params, made))
         return made.model_copy(update={"prefer": prefer, "imagined": budget.imagined})
 
     return own
@@ -71,7 +157,8 @@ def explained(made: Plan, budget: Budget, tokens: int | None = None) -> Plan:
     """A plan that its family made, with rows and seconds where it brings none itself.
 
     Loading takes what the disk takes. A model that writes ``tokens`` reads its weights once for each; any other time
-    that the family does not know stays unknown, and then so does the whole.
+    that the family does not know stays unknown, and then so does the whole. Of a processor's reading of weights there
+    are typical rates only.
     """
     if made.rows:
         return made
@@ -83,7 +170,7 @@ def explained(made: Plan, budget: Budget, tokens: int | None = None) -> Plan:
             "phases": phases,
             "rows": tuple(row for phase in phases for row in _rows(phase, tokens)),
             "seconds": made.seconds if made.seconds is not None else whole,
-            "estimated": not rates_of(budget).measured,
+            "estimated": not rates_of(budget).measured or made.device == "cpu",
         }
     )
 

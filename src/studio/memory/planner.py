@@ -47,9 +47,11 @@ class Found:
 def plan(footprint: Footprint, budget: Budget, prefer: Prefer = "balanced", *, model: str = "") -> Plan:
     """The plan for ``footprint`` within ``budget``. Raises ``DoesNotFit`` with what stands in the way.
 
-    Pure: the same arguments give the same plan. Without a card everything lies in memory and is computed there.
+    Pure: the same arguments give the same plan. Without a card everything lies in memory and is computed there, in 32
+    bits: what processors are quick at.
     """
     machine = Machine(budget.vram_bytes, budget.ram_bytes, rates_of(budget))
+    footprint = footprint if machine.card else _in_32_bits(footprint)
     chosen = choose(footprint, machine, prefer)
     stages = stages_of(footprint)
     phases = _phases(chosen, footprint, machine)
@@ -67,6 +69,24 @@ def plan(footprint: Footprint, budget: Budget, prefer: Prefer = "balanced", *, m
         imagined=budget.imagined,
         rows=rows_of(chosen.ways, stages, machine),
     )
+
+
+def _in_32_bits(footprint: Footprint) -> Footprint:
+    """The same networks as a processor computes with them: weights, activations and what is held are twice as large."""
+    networks = tuple(
+        network.model_copy(update={"stored": "fp32"}) if network.stored == "bf16" else network
+        for network in footprint.networks
+    )
+    doubled = {network.name for network, wide in zip(footprint.networks, networks, strict=True) if network != wide}
+
+    def widened(stage: Stage) -> Stage:
+        variants = tuple(
+            one.model_copy(update={"activation_bytes": 2 * one.activation_bytes}) for one in stage.variants
+        )
+        return stage.model_copy(update={"variants": variants, "held_bytes": 2 * stage.held_bytes})
+
+    stages = tuple(widened(stage) if stage.network in doubled else stage for stage in footprint.stages)
+    return footprint.model_copy(update={"networks": networks, "stages": stages})
 
 
 def stages_of(footprint: Footprint) -> dict[str, list[Stage]]:
@@ -182,6 +202,7 @@ def _settings(chosen: Found, footprint: Footprint, machine: Machine, *, kept: bo
             "blocks": way.resident + way.streamed,
             "resident": way.resident,
             "pinned_bytes": way.host_bytes,
+            "all_in_memory": machine.card and way.host_bytes >= way.resident_bytes + way.moving_bytes,
             "disk_bytes": way.disk_bytes,
             "compiled": way.compiled,
         }

@@ -6,6 +6,7 @@ every tensor gives its type, shape and ``[begin, end)`` within the data, without
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Iterable
@@ -49,6 +50,26 @@ def read_headers(source: Path | Iterable[Path]) -> dict[str, StoredTensor]:
                 raise BadWeights(f"{name} is both in {tensors[name].path.name} and in {path.name}.", _HINT)
             tensors[name] = tensor
     return tensors
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself. Raises ``BadWeights`` as ``read_headers`` does."""
+    with path.open("rb") as file:
+        said = _parse(file, path, path.stat().st_size)[0].get("__metadata__", {})
+    return {str(name): str(value) for name, value in said.items()} if isinstance(said, dict) else {}
+
+
+def fingerprints(source: Path | Iterable[Path]) -> list[tuple[str, int, int, str]]:
+    """What tells the files of ``source`` from others: name, bytes, time of change in ns, and sha256 of the header."""
+    found = []
+    for path in _files(source):
+        with path.open("rb") as file:
+            _, start = _parse(file, path, path.stat().st_size)
+            file.seek(0)
+            header = hashlib.sha256(file.read(start)).hexdigest()
+        facts = path.stat()
+        found.append((path.name, facts.st_size, facts.st_mtime_ns, header))
+    return found
 
 
 def _files(source: Path | Iterable[Path]) -> list[Path]:

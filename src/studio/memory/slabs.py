@@ -1,19 +1,17 @@
 """A model's weights in host memory, one contiguous stretch per block, read straight from safetensors.
 
-In RAM, blocks lie in slabs of up to 256 MB (a larger block has a slab of its own), each an anonymous mapping of exactly
-the bytes needed, which CUDA locks in place with ``cudaHostRegister``: ``pin_memory()`` would round every allocation up
-to a power of two. Files are read into that memory directly; only what is cast or quantised passes through a buffer.
-On disk (``mapped``), nothing is copied or locked: blocks are gathered from the mapped files when they are needed, and
-the page cache keeps what it can. A mapped file must not be shortened while it is in use (the system ends the process).
+In RAM, blocks lie in slabs of up to 256 MB (a larger block has a slab of its own), each a mapping of exactly the bytes
+needed (``slab_memory.py``). Files are read into that memory directly; only what is cast or quantised passes through a
+buffer. Any of the blocks may be left on disk instead: nothing of them is copied or locked, they are gathered from
+mapped files when they are needed, and the page cache keeps what it can. A mapped file must not be shortened while it
+is in use (the system ends the process). Quantised blocks may be kept in a file of their own (``slab_cache.py``).
 """
 
 from __future__ import annotations
 
-import mmap
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,18 +19,17 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from studio.errors import BadWeights, DoesNotFit
-from studio.memory.slab_files import StoredTensor, read_headers
-from studio.memory.storage import Entry, Layout, Storage, item_bytes, lay_out
+from studio.errors import BadRequest, BadWeights, nearest
+from studio.memory.slab_cache import Cached, CacheEntry, Damaged, cache_entry, discard, open_cached, write_cached
+from studio.memory.slab_files import StoredTensor, fingerprints, read_headers
+from studio.memory.slab_memory import Slab, packed
+from studio.memory.slab_reading import ModelReader, Reader, StoredReader
+from studio.memory.storage import Layout, Storage, lay_out, portions, spread
 from studio.memory.stream_blocks import Block, Split, Tensors, kept_in_fp32, never_quantised, split
-from studio.memory.stream_codecs import encode
-from studio.units import format_bytes
 
-SLAB_BYTES = 256 * 1024**2
 REST = ""
 """The name of the group that holds what belongs to no block: it is always resident."""
 
-_READ_BYTES = 64 * 1024**2
 _FLOATS = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
 
 Source = Path | Iterable[Path] | Mapping[str, Tensor]
@@ -46,28 +43,79 @@ def load_slabs(
     dtype: torch.dtype | None = None,
     storage: Storage = "plain",
     mapped: bool = False,
+    memory: Collection[str] | None = None,
     pinned: bool | None = None,
     rename: Callable[[str], str] | None = None,
     threads: int = 2,
+    cache: Path | None = None,
+    revision: str | None = None,
 ) -> Slabs:
     """Read the weights of ``module`` (its names and shapes; its own values are not looked at) for streaming.
 
     ``source`` is a safetensors file, a folder, an index, several files, or a state dict. ``blocks`` as in ``split``.
     ``dtype`` is the type to compute with (``None``: as stored; parts that the class wants in fp32 are kept so).
-    ``rename`` turns a parameter's name into the file's. ``pinned`` defaults to whether there is a CUDA device.
-    Raises ``BadWeights`` if the source lacks a parameter, has another shape, or is damaged; ``DoesNotFit`` if the
-    memory cannot be had or locked.
+    ``memory`` names the groups (blocks, and ``REST``) that are kept in RAM, ``None`` all of them; ``mapped`` is none
+    of them. The others are read from the source whenever they are wanted. ``rename`` turns a parameter's name into the
+    file's. ``pinned`` defaults to whether there is a CUDA device.
+
+    ``cache`` is a folder for quantised weights: made there once, read from there the next time without a look at the
+    source if ``revision`` and the source's last name (a folder's or file's) tell its content, else with a look at its
+    headers. A state dict is cached only under a ``revision``, which must then be its alone.
+
+    Raises ``BadWeights`` if the source lacks a parameter, has another shape, or is damaged; ``BadRequest`` for a name
+    that is no group; ``DoesNotFit`` if the memory cannot be had or locked.
     """
-    stored = dict(source) if isinstance(source, Mapping) else read_headers(source)
+    if not isinstance(source, Path | Mapping):
+        source = list(source)
     parts = split(module, blocks)
+    kept = _kept(parts, memory, mapped)
+    pinned = torch.cuda.is_available() if pinned is None else pinned
+    rename = rename or (lambda name: name)
     fp32 = [] if dtype is None else kept_in_fp32(module, dtype)
-    groups, sources = _assign(parts, stored, dtype, fp32, storage, rename or (lambda name: name))
-    slabs = Slabs(groups, sources, storage)
+    place = None
+    if cache is not None and storage != "plain":
+        facts = [str(dtype), fp32, _names(parts, rename)]
+        place = _place(cache, source, revision, module, parts, storage, facts)
+    if place is not None and (slabs := _from_cache(place, kept, pinned, threads)):
+        return slabs
+    stored = dict(source) if isinstance(source, Mapping) else read_headers(source)
+    groups, sources = _assign(parts, stored, dtype, fp32, storage, rename)
+    slabs = Slabs(groups, storage, kept, ModelReader(groups, sources))
     try:
-        if mapped:
-            slabs._map()
-        else:
-            slabs._fill(torch.cuda.is_available() if pinned is None else pinned, threads)
+        slabs._fill(pinned, threads)
+        if place is not None:
+            slabs._save(place)
+        slabs._map()
+    except BaseException:
+        slabs.close()
+        raise
+    return slabs
+
+
+def streamed_names(module: nn.Module, resident: int, blocks: Sequence[str] | None = None) -> list[str]:
+    """The blocks that do not stay on the device when ``resident`` of them do: what must be in RAM to stream from it.
+
+    ``blocks`` as in ``split``. With these as ``memory``, slabs hold what the planner counts for a network that does
+    not take turns: what stays on the device is brought there from its files.
+    """
+    names = [block.name for block in split(module, blocks).blocks]
+    kept = set(spread(len(names), resident))
+    return [name for number, name in enumerate(names) if number not in kept]
+
+
+def _from_cache(place: CacheEntry, kept: Collection[str], pinned: bool, threads: int) -> Slabs | None:
+    """Slabs from the cache file alone, ``None`` if there is none that is whole."""
+    cached = open_cached(place)
+    if cached is None:
+        return None
+    slabs = Slabs(cached.layouts, place.storage, kept, StoredReader(cached.groups))
+    try:
+        slabs._fill(pinned, threads, cached)
+        slabs._map()
+    except (Damaged, BadWeights, OSError) as error:
+        slabs.close()
+        discard(place, error)
+        return None
     except BaseException:
         slabs.close()
         raise
@@ -82,16 +130,15 @@ class Slabs:
     """
 
     def __init__(
-        self, groups: dict[str, Layout], sources: dict[str, dict[str, StoredTensor | Tensor]], storage: Storage
+        self, layouts: Mapping[str, Layout], storage: Storage, memory: Collection[str], reader: Reader
     ) -> None:
-        self.layouts = groups
+        self.layouts = dict(layouts)
         self.storage: Storage = storage
-        self.mapped = False
         self.pinned = False
         self.size_bytes = 0
-        self._sources = sources
-        self._files: dict[Path, Tensor] = {}
-        self._slabs: list[_Slab] = []
+        self._memory = frozenset(memory)
+        self._reader = reader
+        self._slabs: list[Slab] = []
         self._place: dict[str, Tensor] = {}
 
     @property
@@ -99,23 +146,37 @@ class Slabs:
         """Names of the blocks, in order of definition."""
         return [name for name in self.layouts if name != REST]
 
+    @property
+    def mapped(self) -> bool:
+        """Whether nothing is kept in RAM."""
+        return not self._memory
+
+    def in_memory(self, name: str) -> bool:
+        """Whether a group (a block, or ``REST``) is kept in RAM; if not, it is read from a file when it is wanted."""
+        return name in self._memory
+
     def stored(self, name: str) -> Tensor:
-        """The bytes of a block in RAM: uint8 of (``stored_bytes``,), a view of its slab. Not for mapped weights."""
+        """The bytes of a group in RAM: uint8 of (``stored_bytes``,), a view of its slab. Only if ``in_memory``."""
         return self._place[name]
 
-    def read_into(self, name: str, out: Tensor) -> None:
-        """Copy a block's bytes into ``out``: uint8 of (``stored_bytes``,) in host memory."""
-        if not self.mapped:
-            out.copy_(self._place[name])
-            return
-        for entry in self.layouts[name].entries:
-            self._write(name, entry, out)
+    def read_into(self, name: str, out: Tensor, begin: int = 0) -> None:
+        """Copy a group's bytes from ``begin`` on into ``out``: uint8 of (n,) in host memory.
+
+        For a part of a group, ``begin`` and ``begin + n`` are cuts as ``portions`` gives them.
+        """
+        if self.in_memory(name):
+            out.copy_(self._place[name][begin : begin + out.numel()])
+        else:
+            self._reader.read(name, out, begin)
+
+    def portions(self, name: str, limit: int) -> Iterator[tuple[int, int]]:
+        """The ``[begin, end)`` in which a group can be read through a buffer of about ``limit`` bytes."""
+        return portions(self.layouts[name], limit)
 
     def close(self) -> None:
         """Give the memory back. May be called twice."""
         self._place.clear()
-        self._files.clear()
-        self._sources.clear()
+        self._reader.close()
         for slab in self._slabs:
             slab.close()
         self._slabs.clear()
@@ -129,23 +190,11 @@ class Slabs:
     ) -> None:
         self.close()
 
-    def _map(self) -> None:
-        """Map the files copy-on-write (a read-only mapping cannot become a tensor); nothing ever writes to them."""
-        self.mapped = True
-        if self.storage != "plain":
-            raise ValueError("weights on disk are kept as they are: use storage='plain'")
-        for group in self._sources.values():
-            for source in group.values():
-                if isinstance(source, StoredTensor) and source.path not in self._files and source.size_bytes:
-                    with source.path.open("rb") as file:
-                        view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-                    self._files[source.path] = torch.frombuffer(view, dtype=torch.uint8)
-
-    def _fill(self, pinned: bool, threads: int) -> None:
+    def _fill(self, pinned: bool, threads: int, cached: Cached | None = None) -> None:
         """Allocate, lock and read, some slabs at a time: one waits for the disk while another is being locked."""
-        members = _packed(self.layouts)
+        members = packed({name: layout for name, layout in self.layouts.items() if self.in_memory(name)})
         for names in members:
-            slab = _Slab(sum(self.layouts[name].stored_bytes for name in names))
+            slab = Slab(sum(self.layouts[name].stored_bytes for name in names))
             self._slabs.append(slab)
             self.size_bytes += slab.size_bytes
             begin = 0
@@ -154,86 +203,95 @@ class Slabs:
                 self._place[name] = slab.data[begin:end]
                 begin = end
         with ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="slabs") as pool:
-            work = [pool.submit(self._fill_slab, *item, pinned) for item in zip(self._slabs, members, strict=True)]
+            jobs = zip(self._slabs, members, strict=True)
+            work = [pool.submit(self._fill_slab, *job, pinned, cached) for job in jobs]
             try:
                 for future in work:
                     future.result()
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-        self.pinned = pinned
-        self._sources.clear()
+        self.pinned = pinned and bool(members)
 
-    def _fill_slab(self, slab: _Slab, names: list[str], pinned: bool) -> None:
+    def _fill_slab(self, slab: Slab, names: list[str], pinned: bool, cached: Cached | None) -> None:
         if pinned:
             slab.pin()
-        with torch.no_grad():
-            for name in names:
-                for entry in self.layouts[name].entries:
-                    self._write(name, entry, self._place[name])
+        for name in names:
+            self._reader.read(name, self._place[name])
+            if cached is not None:
+                cached.check(name, self._place[name])
 
-    def _write(self, group: str, entry: Entry, out: Tensor) -> None:
-        """Bring one parameter from its source to its place in ``out``, the bytes of its block."""
-        source = self._sources[group][entry.name]
-        place = out[entry.offset : entry.offset + entry.size_bytes]
-        if entry.storage != "plain":
-            encode(source if isinstance(source, Tensor) else _read(source), entry.storage, place)
-        elif isinstance(source, Tensor):
-            place.view(_dtype(entry.dtype)).copy_(source.detach().flatten())
-        elif source.path in self._files:
-            _from_file(self._files[source.path], source, entry, place)
-        elif source.dtype == entry.dtype:
-            _read_exactly(source, 0, place)
-        else:
-            _read_cast(source, place.view(_dtype(entry.dtype)))
+    def _save(self, place: CacheEntry) -> None:
+        """Write the groups into the cache; those that are not in RAM are from now on read from there."""
+        sizes = [layout.stored_bytes for name, layout in self.layouts.items() if not self.in_memory(name)]
+        buffer = torch.empty(max(sizes, default=0), dtype=torch.uint8)
 
+        def bring(name: str) -> Tensor:
+            if self.in_memory(name):
+                return self._place[name]
+            self._reader.read(name, buffer.zero_()[: self.layouts[name].stored_bytes])
+            return buffer
 
-class _Slab:
-    """An anonymous mapping of ``size_bytes``, as a uint8 tensor; given back to the system when its last view goes."""
+        cached = write_cached(place, self.layouts, bring)
+        if cached is not None and cached.layouts == self.layouts:
+            self._reader.close()
+            self._reader = StoredReader(cached.groups)
 
-    def __init__(self, size_bytes: int) -> None:
-        self.size_bytes = size_bytes
-        self._locked_at: int | None = None
-        try:
-            if sys.platform == "win32":
-                memory = mmap.mmap(-1, max(1, size_bytes))
-            else:
-                memory = mmap.mmap(-1, max(1, size_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        except (OSError, ValueError, OverflowError):
-            raise DoesNotFit(f"{format_bytes(size_bytes)} of RAM cannot be had.", _LESS) from None
-        self.data: Tensor = torch.frombuffer(memory, dtype=torch.uint8)[:size_bytes]
-
-    def pin(self) -> None:
-        """Lock the pages, so that CUDA copies from them at the full speed of the bus and without waiting."""
-        if not self.size_bytes:
-            return
-        code = torch.cuda.cudart().cudaHostRegister(self.data.data_ptr(), self.size_bytes, _PORTABLE)  # type: ignore[no-untyped-call]
-        if int(code) != 0:
-            raise DoesNotFit(f"The system does not lock {format_bytes(self.size_bytes)} of RAM (CUDA {code}).", _LESS)
-        self._locked_at = self.data.data_ptr()
-
-    def close(self) -> None:
-        if self._locked_at is not None:
-            torch.cuda.cudart().cudaHostUnregister(self._locked_at)  # type: ignore[no-untyped-call]
-            self._locked_at = None
-        self.data = torch.empty(0, dtype=torch.uint8)
+    def _map(self) -> None:
+        """Keep hold of the files of what is not in RAM, and of no others."""
+        self._reader.map([name for name in self.layouts if not self.in_memory(name)])
 
 
-_LESS = "Use 8-bit storage, or leave the weights on disk."
-_PORTABLE = 1  # cudaHostRegisterPortable: locked for every device
+def _kept(parts: Split, memory: Collection[str] | None, mapped: bool) -> list[str]:
+    """The names of the groups that are kept in RAM."""
+    names = [REST, *(block.name for block in parts.blocks)]
+    if mapped and memory is not None:
+        raise ValueError("mapped means that nothing is kept in memory: leave one of the two out")
+    if isinstance(memory, str):
+        raise TypeError("memory is a collection of names, not one name")
+    for name in memory or ():
+        if name not in names:
+            raise BadRequest(f"There is no block {name!r}.", nearest(name, names))
+    return [name for name in names if not mapped and (memory is None or name in memory)]
 
 
-def _packed(layouts: Mapping[str, Layout]) -> list[list[str]]:
-    """Which blocks share a slab: neighbours, up to ``SLAB_BYTES`` together."""
-    slabs: list[list[str]] = []
-    held = SLAB_BYTES
-    for name, layout in layouts.items():
-        if not slabs or held + layout.stored_bytes > SLAB_BYTES:
-            slabs.append([])
-            held = 0
-        slabs[-1].append(name)
-        held += layout.stored_bytes
-    return slabs
+def _place(
+    folder: Path,
+    source: Path | list[Path] | Mapping[str, Tensor],
+    revision: str | None,
+    module: nn.Module,
+    parts: Split,
+    storage: Storage,
+    facts: Sequence[object],
+) -> CacheEntry | None:
+    """Where these weights are cached; ``None`` for a state dict without a revision, which nothing tells from others."""
+    if revision is None and isinstance(source, Mapping):
+        return None
+    # A repository may hold two networks of one class under one revision, in folders of their own.
+    paths = [] if isinstance(source, Mapping) else [source] if isinstance(source, Path) else source
+    origin: list[object] = [[path.name for path in paths], revision]
+    if revision is None and not isinstance(source, Mapping):
+        origin.append(fingerprints(source))
+    name = f"{type(module).__module__}.{type(module).__name__}"
+    return cache_entry(folder, name, storage, [*facts, origin], _plain(parts), json.dumps(origin))
+
+
+def _names(parts: Split, rename: Callable[[str], str]) -> list[object]:
+    """What of a module decides which bytes its slabs hold: groups, names here and in the files, shapes."""
+    return [
+        (block.name, [(t.names, [rename(n) for n in file_names(t)], list(t.value.shape)) for t in block.parameters])
+        for block in _groups(parts)
+    ]
+
+
+def _plain(parts: Split) -> dict[str, tuple[str, ...]]:
+    """The parameters of each group that are never quantised."""
+    return {block.name: tuple(never_quantised(block)) for block in _groups(parts)}
+
+
+def _groups(parts: Split) -> tuple[Block, ...]:
+    """What belongs to no block as if it were one, then the blocks."""
+    return Block(REST, nn.Module(), (*parts.rest, *parts.buffers)), *parts.blocks
 
 
 def _assign(
@@ -247,9 +305,8 @@ def _assign(
     """The layout of every group and where each of its parameters comes from."""
     groups: dict[str, Layout] = {}
     sources: dict[str, dict[str, StoredTensor | Tensor]] = {}
-    rest = Block(REST, nn.Module(), (*parts.rest, *parts.buffers))
     buffers = {tensors.names[0] for tensors in parts.buffers}
-    for block in (rest, *parts.blocks):
+    for block in _groups(parts):
         found: dict[str, StoredTensor | Tensor] = {}
         for tensors in block.parameters:
             source = next((stored[name] for name in map(rename, file_names(tensors)) if name in stored), None)
@@ -260,7 +317,7 @@ def _assign(
         wanted = [
             (name, tuple(source.shape), _compute_dtype(name, source, dtype, fp32)) for name, source in found.items()
         ]
-        groups[block.name] = lay_out(wanted, "plain" if block is rest else storage, plain=never_quantised(block))
+        groups[block.name] = lay_out(wanted, storage if block.name else "plain", plain=never_quantised(block))
         sources[block.name] = found
     return groups, sources
 
@@ -284,49 +341,3 @@ def _compute_dtype(name: str, source: StoredTensor | Tensor, dtype: torch.dtype 
     if dtype is None or held not in _FLOATS:
         return held
     return "float32" if any(part in name.split(".") for part in fp32) else str(dtype).removeprefix("torch.")
-
-
-def _dtype(name: str) -> torch.dtype:
-    found: torch.dtype = getattr(torch, name)
-    return found
-
-
-def _read_exactly(source: StoredTensor, begin: int, out: Tensor) -> None:
-    """Fill ``out`` (uint8, contiguous, host) with the tensor's bytes from ``begin`` on."""
-    place = memoryview(out.numpy().data)
-    with source.path.open("rb", buffering=0) as file:
-        file.seek(source.offset + begin)
-        while place:
-            count = file.readinto(place[:_READ_BYTES])
-            if not count:
-                raise BadWeights(f"{source.path.name} became shorter while it was read.", "Get the file again.")
-            place = place[count:]
-
-
-def _read(source: StoredTensor) -> Tensor:
-    """The whole tensor in memory of its own, as stored."""
-    data = torch.empty(source.size_bytes, dtype=torch.uint8)
-    _read_exactly(source, 0, data)
-    return data.view(_dtype(source.dtype)).view(source.shape)
-
-
-def _read_cast(source: StoredTensor, out: Tensor) -> None:
-    """Read in portions and cast into ``out`` (flat, compute type)."""
-    width, numel = item_bytes(source.dtype), prod(source.shape)
-    step = _READ_BYTES // width
-    portion = torch.empty(min(step, numel) * width, dtype=torch.uint8)
-    for first in range(0, numel, step):
-        count = min(step, numel - first)
-        _read_exactly(source, first * width, portion[: count * width])
-        out[first : first + count].copy_(portion[: count * width].view(_dtype(source.dtype)))
-
-
-def _from_file(file: Tensor, source: StoredTensor, entry: Entry, out: Tensor) -> None:
-    """Copy, and cast if asked, from a mapped file (uint8) to ``out`` (uint8)."""
-    data = file[source.offset : source.offset + source.size_bytes]
-    if source.dtype == entry.dtype:
-        out.copy_(data)
-        return
-    if source.offset % item_bytes(source.dtype):
-        data = data.clone()  # a tensor of this type cannot begin here
-    out.view(_dtype(entry.dtype)).copy_(data.view(_dtype(source.dtype)))

@@ -15,7 +15,7 @@ and small tables stay as they are. A row is everything that feeds one output: ``
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal, get_args
@@ -34,6 +34,9 @@ NF4_BLOCK = 64
 
 NF4_GROUP = 256
 """Absolute maxima per second-level scale (QLoRA, section 3)."""
+
+NF4_CHUNK = 4 * 1024 * 1024
+"""Bytes of 4-bit pairs that are read back at once."""
 
 _SCALE_BYTES = 4
 _ITEM_BYTES = {
@@ -154,6 +157,32 @@ def lay_out(
     return Layout(tuple(entries), offset, work)
 
 
+def portions(layout: Layout, limit: int) -> Iterator[tuple[int, int]]:
+    """A block cut into ``[begin, end)`` of at most ``limit`` bytes, a multiple of ``ALIGNMENT``.
+
+    A quantised parameter is never cut, so a portion that holds one may be larger.
+    """
+    if limit < ALIGNMENT or limit % ALIGNMENT:
+        raise ValueError(f"{limit} is not a multiple of {ALIGNMENT}")
+    begin = end = 0
+    for cut in _cuts(layout, limit):
+        if cut - begin > limit and end > begin:
+            yield begin, end
+            begin = end
+        end = cut
+    if end > begin:
+        yield begin, end
+
+
+def _cuts(layout: Layout, limit: int) -> Iterator[int]:
+    """Where a block may be cut, in order."""
+    for entry in layout.entries:
+        end = entry.offset + aligned(entry.size_bytes)
+        if entry.storage == "plain":
+            yield from range(entry.offset + limit, end, limit)
+        yield end
+
+
 def spread(count: int, resident: int) -> tuple[int, ...]:
     """Which of ``count`` blocks stay resident, evenly spread among the streamed ones.
 
@@ -171,10 +200,12 @@ class DeviceBytes:
     resident: int
     slots: int
     workspace: int
+    scratch: int = 0
+    """What reading 4-bit weights back takes for a moment, besides the workspace."""
 
     @property
     def total(self) -> int:
-        return self.resident + self.slots + self.workspace
+        return self.resident + self.slots + self.workspace + self.scratch
 
 
 def device_bytes(blocks: Sequence[Layout], rest: Layout, resident: Iterable[int], slots: int = 2) -> DeviceBytes:
@@ -185,4 +216,17 @@ def device_bytes(blocks: Sequence[Layout], rest: Layout, resident: Iterable[int]
         resident=rest.stored_bytes + sum(blocks[number].stored_bytes for number in kept),
         slots=min(slots, len(streamed)) * max(streamed, default=0),
         workspace=max((block.work_bytes for block in blocks), default=0),
+        scratch=max((scratch_bytes(prod(e.shape), e.storage) for block in blocks for e in block.entries), default=0),
     )
+
+
+def scratch_bytes(numel: int, storage: Storage) -> int:
+    """The most that reading ``numel`` weights back takes besides the result: 4-bit pairs become 32-bit numbers a
+    chunk at a time (an index and two values each), and 8-bit maxima become 32-bit ones (scales, then maxima)."""
+    if storage not in ("nf4", "nf4-dq"):
+        return 0
+    chunk = min(nf4_packed_bytes(numel), NF4_CHUNK) * 3 * _SCALE_BYTES
+    if storage == "nf4":
+        return chunk
+    maxima = _SCALE_BYTES * -(-nf4_blocks(numel) // NF4_GROUP) * NF4_GROUP
+    return maxima + max(maxima, chunk)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from studio.memory.storage import NF4_BLOCK, NF4_GROUP, Storage, nf4_blocks, nf4_packed_bytes, scales_at
+from studio.memory.storage import NF4_BLOCK, NF4_CHUNK, NF4_GROUP, Storage, nf4_blocks, nf4_packed_bytes, scales_at
 
 NF4_VALUES = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
@@ -21,7 +21,6 @@ NF4_VALUES = (
 )  # fmt: skip
 _FP8_MAX = 448.0
 _INT8_MAX = 127.0
-_NF4_CHUNK = 4 * 1024 * 1024  # bytes of 4-bit pairs that are looked up at once
 
 
 def encode(weight: Tensor, storage: Storage, out: Tensor) -> None:
@@ -112,10 +111,11 @@ class Decoder:
         count, packed = nf4_blocks(out.numel()), nf4_packed_bytes(out.numel())
         tail = stored[scales_at(packed) :]
         maxima = tail.view(torch.float32) if storage == "nf4" else _decode_maxima(tail, count)
-        per_chunk = _NF4_CHUNK * 2 // NF4_BLOCK
+        per_chunk = NF4_CHUNK * 2 // NF4_BLOCK
         for first in range(0, count, per_chunk):
             some = maxima[first : first + per_chunk, None]
             codes = stored[first * NF4_BLOCK // 2 :][: some.shape[0] * NF4_BLOCK // 2]
             values = self._pairs.index_select(0, codes.int()).view(-1, NF4_BLOCK).mul_(some)
             place = out[first * NF4_BLOCK : (first + per_chunk) * NF4_BLOCK]
             place.copy_(values.view(-1)[: place.numel()])
+            del values  # or it would be held while the next chunk is looked up

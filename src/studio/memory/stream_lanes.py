@@ -11,20 +11,39 @@ from concurrent.futures import Future
 import torch
 from torch import Tensor
 
+from studio.memory.slab_memory import Slab
+
 
 class Slot:
-    """Device memory for one streamed block at a time: ``data`` is uint8 of (bytes,)."""
+    """Device memory for one streamed block at a time: ``data`` is uint8 of (``size_bytes``,).
 
-    def __init__(self, size_bytes: int, device: torch.device, *, staged: bool = False) -> None:
+    ``staging_bytes``: the largest block that comes from a file; on CUDA it passes through pinned memory of that size.
+    """
+
+    def __init__(self, size_bytes: int, device: torch.device, *, staging_bytes: int = 0) -> None:
         with torch.inference_mode(False):
             self.data = torch.empty(size_bytes, dtype=torch.uint8, device=device)
-            on_card = device.type == "cuda"
-            self.staging = torch.empty(size_bytes, dtype=torch.uint8, pin_memory=True) if staged and on_card else None
+        on_card = device.type == "cuda"
+        self.staging = Slab(staging_bytes) if staging_bytes and on_card else None
+        if self.staging is not None:
+            self.staging.pin()
         self.block: int | None = None
         self.active = False
         self.pending: Future[None] | None = None
         self.free = torch.cuda.Event() if on_card else None  # type: ignore[no-untyped-call]
         self.ready = torch.cuda.Event() if on_card else None  # type: ignore[no-untyped-call]
+
+    @property
+    def busy(self) -> bool:
+        """Whether the feeder's thread is still bringing something here."""
+        return self.pending is not None and not self.pending.done()
+
+    def close(self) -> None:
+        """Give the staging memory back, once the last copy out of it is done. May be called twice."""
+        if self.staging is not None and self.ready is not None:
+            self.ready.synchronize()
+            self.staging.close()
+            self.staging = None
 
 
 class Lane:

@@ -5,6 +5,9 @@ through a few device slots of the largest streamed block. On leaving a block its
 that is not there yet, also across the end of one step and the beginning of the next. At video sizes the card computes
 longer than the bus needs, so this costs next to nothing.
 
+Blocks come from RAM or from files, as the slabs hold each of them. What comes from a file is brought by a thread of its
+own (the feeder), what is in RAM by the copy stream, so neither waits for the other.
+
 The order of execution is learned from each pass and only ever used to guess: a block that is not there is brought
 before it runs. On CPU the same code runs synchronously; tests compare it with the resident model bit for bit.
 
@@ -28,6 +31,7 @@ from studio.memory.slabs import REST, Slabs
 from studio.memory.storage import DeviceBytes, device_bytes, spread
 from studio.memory.stream_blocks import Block, split
 from studio.memory.stream_codecs import Decoder
+from studio.memory.stream_homes import Homes
 from studio.memory.stream_lanes import Lane, Slot
 from studio.memory.stream_module import Binding, Pointer, bind, is_wrapped, wrap, zip_views
 
@@ -65,6 +69,7 @@ class _Unit:
         self.entries = slabs.layouts[block.name].entries
         self.stored_bytes = slabs.layouts[block.name].stored_bytes
         self.work_bytes = slabs.layouts[block.name].work_bytes
+        self.in_memory = slabs.in_memory(block.name)
         self.pointers = pointers
         self.home: Tensor | None = None
         self.slot: Slot | None = None
@@ -122,19 +127,26 @@ class Stream:
         self._lane = Lane(self.device)
         self._decoder = Decoder(self.device)
         self._work = self._empty(self.device_bytes.workspace)
-        self._binding = bind(self._parts, self._slabs, self.device, self._bring_home(REST))
-        for number, block in enumerate(self._parts.blocks):
-            unit = _Unit(number, block, self._slabs, self._binding.pointers[block.name])
-            self._units.append(unit)
-            if number in self.resident:
-                unit.home = self._bring_home(unit.name)
-                if not unit.work_bytes:
-                    unit.point([view for _, view in zip_views(unit.entries, unit.home)])
-        self._lane.finish()
+        homes = Homes(self._slabs, self.device)
+        try:
+            self._binding = bind(self._parts, self._slabs, self.device, homes.bring(REST))
+            for number, block in enumerate(self._parts.blocks):
+                unit = _Unit(number, block, self._slabs, self._binding.pointers[block.name])
+                self._units.append(unit)
+                if number in self.resident:
+                    unit.home = homes.bring(unit.name)
+                    if not unit.work_bytes:
+                        unit.point([view for _, view in zip_views(unit.entries, unit.home)])
+        finally:
+            self._lane.finish()
+            homes.close()
         size = self.device_bytes.slots // max(1, self._slot_count)
-        self._feeder = ThreadPoolExecutor(1, "feeder") if self._slabs.mapped else None
+        staging = max(
+            (unit.stored_bytes for unit in self._units if unit.home is None and not unit.in_memory), default=0
+        )
+        self._feeder = ThreadPoolExecutor(1, "feeder") if staging else None
         for _ in range(self._slot_count):
-            self._slots.append(slot := Slot(size, self.device, staged=self._slabs.mapped))
+            self._slots.append(slot := Slot(size, self.device, staging_bytes=staging))
             self._lane.after_use(slot)
         for number, unit in enumerate(self._units):
             enter, leave = functools.partial(self._enter, number), functools.partial(self._leave, number)
@@ -151,6 +163,8 @@ class Stream:
             undo()
         if self._binding is not None:
             self._binding.restore()
+        for slot in self._slots:
+            slot.close()
         self._binding = self._feeder = None
         self._units, self._slots, self._undo = [], [], []
         self._views.clear()
@@ -159,18 +173,6 @@ class Stream:
     def _empty(self, size_bytes: int) -> Tensor:
         with torch.inference_mode(False):
             return torch.empty(size_bytes, dtype=torch.uint8, device=self.device)
-
-    def _bring_home(self, name: str) -> Tensor:
-        """The bytes of a group that stays on the device. On CPU, weights in RAM are used where they lie."""
-        mapped, on_host = self._slabs.mapped, self.device.type == "cpu"
-        if on_host and not mapped:
-            return self._slabs.stored(name)
-        home = self._empty(self._slabs.layouts[name].stored_bytes)
-        if not mapped:
-            return home.copy_(self._slabs.stored(name), non_blocking=True)
-        host = home if on_host else torch.empty(home.numel(), dtype=torch.uint8)
-        self._slabs.read_into(name, host)
-        return home if on_host else home.copy_(host)
 
     def _enter(self, number: int) -> None:
         """Have the block's weights on the device and its parameters point at them."""
@@ -229,6 +231,8 @@ class Stream:
         if unit.slot is not None:
             self._require_lane().after_use(unit.slot)
             unit.slot.active = False
+            if unit.slot not in self._slots:
+                unit.slot.close()
             unit.slot = None
         self._prefetch(number)
 
@@ -242,7 +246,9 @@ class Stream:
             if idle:
                 slot = idle[0]
             else:  # more blocks run within one another than there are slots
-                slot = Slot(self._units[number].stored_bytes, self.device, staged=self._slabs.mapped)
+                unit = self._units[number]
+                staging = 0 if unit.in_memory else unit.stored_bytes
+                slot = Slot(unit.stored_bytes, self.device, staging_bytes=staging)
                 self._require_lane().after_use(slot)
             self._start(slot, number)
         else:
@@ -279,25 +285,29 @@ class Stream:
 
     def _start(self, slot: Slot, number: int) -> None:
         """Begin to bring a block into an idle slot."""
+        unit = self._units[number]
         slot.block = None
-        if self._feeder is not None:
-            slot.pending = self._feeder.submit(self._bring, slot, number)
+        # Out of a file in the feeder's thread; out of RAM at once, but never before what is on its way into this slot.
+        if self._feeder is not None and (slot.busy or not unit.in_memory):
+            slot.pending = self._feeder.submit(self._bring, slot, unit)
         else:
-            self._bring(slot, number)
+            slot.pending = None
+            self._bring(slot, unit)
+        self.copied_bytes += unit.stored_bytes
         slot.block = number
 
-    def _bring(self, slot: Slot, number: int) -> None:
-        """Copy a block's bytes into a slot; for weights on disk this runs in the feeder's thread."""
-        lane, unit = self._require_lane(), self._units[number]
-        if not self._slabs.mapped:
+    def _bring(self, slot: Slot, unit: _Unit) -> None:
+        """Copy a block's bytes into a slot."""
+        lane = self._require_lane()
+        if unit.in_memory:
             lane.copy(slot, self._slabs.stored(unit.name))
         elif slot.staging is None:
             self._slabs.read_into(unit.name, slot.data[: unit.stored_bytes])
         else:
             lane.await_staging(slot)
-            self._slabs.read_into(unit.name, slot.staging[: unit.stored_bytes])
-            lane.copy(slot, slot.staging[: unit.stored_bytes])
-        self.copied_bytes += unit.stored_bytes
+            part = slot.staging.data[: unit.stored_bytes]
+            self._slabs.read_into(unit.name, part)
+            lane.copy(slot, part)
 
     def _require_lane(self) -> Lane:
         if self._lane is None:

@@ -15,6 +15,7 @@ from studio.files import copy_whole, move_whole, write_whole
 from studio.media import extension
 from studio.store.content import content_of, content_sha256
 from studio.store.database import Database
+from studio.store.embed import embed, embedded
 from studio.store.home import Home
 
 RECIPE_SUFFIX = ".recipe.json"
@@ -46,6 +47,7 @@ class ArtefactStore:
         place = folder / f"{job_id}-{number}{extension(made.media_type)}"
         digest = content_sha256(source, made.media_type)
         recipe = {**made.recipe, "content_sha256": digest}
+        embed(source, made.media_type, recipe)
         write_whole(recipe_path(place), json.dumps(recipe, indent=2, ensure_ascii=False).encode())
         move_whole(source, place)
         return made.model_copy(
@@ -99,12 +101,14 @@ class ArtefactStore:
         return [Artefact.model_validate_json(row["line"]) for row in rows]
 
     def recipe_of(self, path: Path) -> dict[str, Any]:
-        """The recipe of a file: from its sidecar, or by its content if the store made it."""
+        """The recipe of a file: from its sidecar, from within it, or by its content if the store made it."""
         if not os.path.isfile(path):  # noqa: PTH113 - false for any impossible name, too
             raise NotFound(f"There is no file {str(path)!r}.", "Give a file that Studio made.")
         beside = path if path.name.endswith(RECIPE_SUFFIX) else recipe_path(path)
         if beside.is_file():
             return read_recipe(beside)
+        if (inside := embedded(path)) is not None:
+            return checked_recipe(inside, path)
         row = self._database.row("SELECT line FROM artefacts WHERE content_sha256 = ?", content_of(path))
         if row is not None:
             return Artefact.model_validate_json(row["line"]).recipe
@@ -120,6 +124,11 @@ def read_recipe(path: Path) -> dict[str, Any]:
         recipe = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise BadRequest(f"{path} is not a recipe: {error}.", "Give a file that Studio made.") from error
+    return checked_recipe(recipe, path)
+
+
+def checked_recipe(recipe: Any, path: Path) -> dict[str, Any]:
+    """A recipe that names a model and its parameters; ``BadRequest`` for anything else."""
     if not isinstance(recipe, dict) or not isinstance(recipe.get("model"), str) or "params" not in recipe:
         raise BadRequest(f"{path} is not a recipe: it names no model or no params.", "Give a file that Studio made.")
     return recipe

@@ -68,6 +68,9 @@ MIGRATIONS = (
     """
     CREATE TABLE notes (name TEXT PRIMARY KEY, line TEXT NOT NULL) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN run_anyway INTEGER NOT NULL DEFAULT 0 CHECK (run_anyway IN (0, 1));
+    """,
 )
 
 

@@ -17,6 +17,8 @@ class Home:
         self.models = self.root / "models"
         self.work = self.root / "work"
         self.activations = self.root / "cache" / "activations"
+        self.calibration = self.root / "cache" / "calibration"
+        self.adapters = self.root / "loras"
         self.logs = self.root / "logs"
         self.runner_lock = self.root / "runner.lock"
         for folder in (self.root, self.outputs, self.inputs, self.models, self.work, self.logs):

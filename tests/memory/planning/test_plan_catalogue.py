@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from studio.catalogue import Catalogue
 from studio.core import Studio
 from studio.errors import BadRequest, DoesNotFit
 from studio.hardware import Gpu, Hardware
+from studio.memory.activations import resolve
 from studio.memory.plan_machine import budget_of
 from studio.pipeline import Plan
 from studio.registry import Registry
 from studio.units import GIB
 
+ACTIVATIONS = Path(__file__).resolve().parents[3] / ".cache" / "activations"
 CARDS = (6, 8, 12, 16, 24)
 MODELS = sorted(Catalogue(Registry(), Path("/nonexistent")).specs)
 
@@ -36,6 +39,11 @@ def machine(ram_gib: int = 32, cards: tuple[int, ...] = ()) -> Hardware:
 def planner(home: Path, monkeypatch: pytest.MonkeyPatch) -> Studio:
     """On a machine of a known size, whatever this one has."""
     monkeypatch.setattr("studio.hardware.probe", lambda folder: machine())
+    # What a probe finds depends on the model and the libraries alone; together they take a minute.
+    ACTIVATIONS.mkdir(parents=True, exist_ok=True)
+    (home / "cache").mkdir()
+    (home / "cache" / "activations").symlink_to(ACTIVATIONS, target_is_directory=True)
+    monkeypatch.setattr("studio.core.resolve", partial(resolve, here=True))
     return Studio(home, executor="inline")
 
 

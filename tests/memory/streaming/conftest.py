@@ -9,7 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
-from streaming_models import KINDS, Tiny, save
+from streaming_models import KINDS, WIDE, Tiny, save
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +31,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tiny]:
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tiny]:
     folder = tmp_path_factory.mktemp("sharded")
     return {name: save(name, folder / name, "200KB") for name in KINDS}
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tiny]:
+    folder = tmp_path_factory.mktemp("wide")
+    return {name: save(name, folder / name, "500KB", wide=True) for name in WIDE}

@@ -84,12 +84,12 @@ def framepack_step(module: nn.Module, number: int) -> Tensor:
     return result
 
 
-def unet_model() -> nn.Module:
+def unet_model(width: int = 16) -> nn.Module:
     """Stages that go down, a middle, stages that go up."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=16, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
+        sample_size=16, in_channels=4, out_channels=4, block_out_channels=(width, 2 * width), layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         norm_num_groups=8, attention_head_dim=(2, 4), cross_attention_dim=32, transformer_layers_per_block=2,
     )  # fmt: skip
@@ -104,14 +104,14 @@ def unet_step(module: nn.Module, number: int) -> Tensor:
     return result
 
 
-def t5_model() -> nn.Module:
+def t5_model(width: int = 32) -> nn.Module:
     """An encoder with tied embeddings, whose class keeps a part in fp32 when the rest is fp16."""
     from transformers import T5Config, T5EncoderModel
 
     return T5EncoderModel(
         T5Config(
-            vocab_size=64, d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4, feed_forward_proj="gated-gelu",
-            decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
+            vocab_size=64, d_model=width, d_kv=width // 4, d_ff=2 * width, num_layers=3, num_heads=4,
+            feed_forward_proj="gated-gelu", decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
         )
     )  # fmt: skip
 
@@ -143,10 +143,17 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module, int], Tens
 }
 KINDS = tuple(MODELS)
 
+WIDE: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module, int], Tensor]]] = {
+    "framepack": (framepack_model, framepack_step),
+    "unet": (lambda: unet_model(32), unet_step),
+    "t5": (lambda: t5_model(128), encoder_step),
+}
+"""With matrices that are large enough to be quantised."""
 
-def save(name: str, folder: Path, shard_size: str = "5GB") -> Tiny:
-    """Build one of ``MODELS`` and save it."""
-    build, step = MODELS[name]
+
+def save(name: str, folder: Path, shard_size: str = "5GB", *, wide: bool = False) -> Tiny:
+    """Build one of ``MODELS``, or of ``WIDE``, and save it."""
+    build, step = (WIDE if wide else MODELS)[name]
     torch.manual_seed(0)
     module: Any = build().eval()
     module.save_pretrained(folder, max_shard_size=shard_size)

@@ -32,9 +32,9 @@ def meta_chain() -> Chain:
     return empty_module(Chain)  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("memory", [None, (), ("", "blocks.0", "blocks.3", "blocks.4")], ids=["ram", "files", "both"])
 @pytest.mark.parametrize("slots", [1, 2, 3])
-def test_any_order(chain: Chain, slots: int, mapped: bool, tmp_path: Path) -> None:
+def test_any_order(chain: Chain, slots: int, memory: tuple[str, ...] | None, tmp_path: Path) -> None:
     """Backwards, jumping, some left out, some twice: the guess may be wrong, the result may not."""
     from safetensors.torch import save_model
 
@@ -43,7 +43,7 @@ def test_any_order(chain: Chain, slots: int, mapped: bool, tmp_path: Path) -> No
     orders = [
         [0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [0], [0, 5, 0, 5], [3, 3, 3], [2, 4], [0, 1, 2, 3, 4, 5], [5, 0, 1],
     ]  # fmt: skip
-    with load_slabs(tmp_path, module, mapped=mapped) as slabs:
+    with load_slabs(tmp_path, module, memory=memory) as slabs:
         for resident in (0, 2):
             with streamed(module, slabs=slabs, device="cpu", slots=slots, resident=resident) as stream:
                 for order in orders:

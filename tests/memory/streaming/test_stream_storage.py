@@ -147,10 +147,6 @@ def test_streamed_equals_rounded(tiny: dict[str, Tiny], storage: Storage, mapped
     """Streaming quantised blocks gives bit for bit what resident weights do that went there and back beforehand."""
     model = tiny["framepack"]
     module = model.empty(torch.bfloat16)
-    if mapped and storage != "plain":
-        with pytest.raises(ValueError, match="as they are"):
-            load_slabs(model.folder, module, dtype=torch.bfloat16, storage=storage, mapped=True)
-        return
     rounded = model.resident(torch.float32)
     with load_slabs(model.folder, module, dtype=torch.bfloat16, storage=storage, mapped=mapped) as slabs:
         kinds = {entry.name: entry.storage for name in slabs.blocks for entry in slabs.layouts[name].entries}
@@ -161,10 +157,12 @@ def test_streamed_equals_rounded(tiny: dict[str, Tiny], storage: Storage, mapped
             new = parameter.data.bfloat16()
             parameter.data = new if kind == "plain" else there_and_back(parameter.data, kind, torch.bfloat16)
         wanted = model.run(rounded)
-        for resident in (0, 2, len(slabs.blocks)):
+        # Out of files each block is quantised anew in each step, so a few must do.
+        steps, counts = (1, (2,)) if mapped and storage != "plain" else (3, (0, 2, len(slabs.blocks)))
+        for resident in counts:
             with streamed(module, slabs=slabs, device="cpu", resident=resident) as stream:
-                found = model.run(module)
-                assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+                found = model.run(module, steps)
+                assert all(torch.equal(one, other) for one, other in zip(found, wanted[:steps], strict=True))
                 assert (stream.device_bytes.workspace == 0) == (storage == "plain")
         written = sum(layout.stored_bytes for layout in slabs.layouts.values())
         assert mapped or slabs.size_bytes == written

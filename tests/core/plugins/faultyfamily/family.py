@@ -25,6 +25,7 @@ class FaultyParams(Params):
     prompt: str = Field(default="x", max_length=100_000, description="Stands in every output.")
     fault: Fault = Field(default="none", description="What goes wrong.")
     attempts: int = Field(default=99, ge=0, le=99, description="It goes wrong up to this attempt.")
+    fault_after: int = Field(default=0, ge=0, le=20, description="It goes wrong once this many outputs are made.")
     outputs: int = Field(default=1, ge=0, le=20, description="How many files are made.")
     size_bytes: int = Field(default=0, ge=0, le=10**8, description="Each output is filled up to this size.")
     picture: bool = Field(default=False, description="Make pictures instead of texts.")
@@ -45,10 +46,12 @@ class Faulty(Pipeline[FaultyParams]):
         yield Progress(phase="begun", done=1, total=1)
         if params.wait_for and params.wait_after == 0:
             yield from self.wait(params, ctx)
-        if ctx.attempt <= params.attempts:
+        if ctx.attempt <= params.attempts and not params.fault_after:
             yield from self.go_wrong(params)
         for number in range(1, params.outputs + 1):
             yield self.make(params, ctx, number)
+            if number == params.fault_after and ctx.attempt <= params.attempts:
+                yield from self.go_wrong(params)
             if params.wait_for and params.wait_after == number:
                 yield from self.wait(params, ctx)
 

@@ -1,0 +1,140 @@
+"""What a catalogue entry says of an image model under ``settings``, and the shapes of networks before a download."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from studio.plugin import BadRequest, Block, ModelSpec
+
+from .classes import CLASSES
+from .params import MAX_STEPS
+
+MAX_PIXELS = 16_777_216
+"""16 megapixels, 4096 × 4096: more is refused whatever the model."""
+
+_SHAPES = Path(__file__).parent / "shapes"
+Side = Annotated[int, Field(ge=16, le=8192)]
+
+
+class ImageSettings(BaseModel):
+    """The constants of one image model. Sizes are (width, height) in pixels.
+
+    ``networks`` names the shape (a file of ``shapes/``) of each network, in the order in which they run. ``guided``
+    says how guidance works: ``cfg`` runs the denoiser for the negative prompt too, ``distilled`` is a number that the
+    model reads, ``none`` is a model that knows one value only. ``fp32`` are networks that 16 bits would spoil;
+    ``binning``: diffusers may replace the size by one of its own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    class_name: str = Field(alias="class")
+    networks: dict[str, str] = Field(default_factory=dict)
+    size: tuple[Side, Side] = (1024, 1024)
+    multiple: int = Field(default=16, ge=1, le=256)
+    min_side: int = Field(default=64, ge=16)
+    max_side: int = Field(default=8192, ge=16, le=8192)
+    max_pixels: int = Field(default=MAX_PIXELS, ge=256, le=MAX_PIXELS)
+    buckets: tuple[tuple[Side, Side], ...] = ()
+    steps: int = Field(default=30, ge=1, le=MAX_STEPS)
+    min_steps: int = Field(default=1, ge=1, le=MAX_STEPS)
+    max_steps: int = Field(default=MAX_STEPS, ge=1, le=MAX_STEPS)
+    guidance: float | None = Field(default=None, ge=0, le=50)
+    guided: Literal["cfg", "distilled", "none"] = "cfg"
+    max_sequence_length: int | None = Field(default=None, ge=16)
+    fp32: tuple[str, ...] = ()
+    binning: bool = False
+
+    def steps_of(self, asked: int | None, model: str) -> int:
+        """The steps of a request. Raises ``BadRequest`` for a number that this model was not made for."""
+        if asked is None:
+            return self.steps
+        if not self.min_steps <= asked <= self.max_steps:
+            limits = f"{self.min_steps} to {self.max_steps}" if self.min_steps < self.max_steps else f"{self.min_steps}"
+            raise BadRequest(f"--steps is {asked}; {model} takes {limits}.", f"Leave it out for {self.steps}.")
+        return asked
+
+    def guidance_of(self, asked: float | None, model: str) -> float | None:
+        """The guidance of a request. Raises ``BadRequest`` where the model knows another single value."""
+        if asked is None:
+            return self.guidance
+        if self.guided == "none" and self.guidance is not None and asked != self.guidance:
+            raise BadRequest(
+                f"--guidance-scale is {asked:g}; {model} is distilled and only works with {self.guidance:g}.",
+                "Leave it out.",
+            )
+        return asked
+
+
+class NetworkShape(BaseModel):
+    """One network before its download: its class, the configuration to build it, and what it consists of.
+
+    ``source`` says where the configuration is known from. ``tokens``: what a text encoder reads at most; ``None``:
+    as the request says. ``blocks`` are those that the engine streams, in order.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    class_name: str = Field(alias="class")
+    source: str
+    config: dict[str, Any] = Field(default_factory=dict)
+    tokens: int | None = Field(default=None, ge=1)
+    params: int = Field(ge=1)
+    blocks: tuple[Block, ...] = ()
+
+    @property
+    def streams(self) -> bool:
+        """An autoencoder is small and is run in tiles, each of which would bring it anew."""
+        return not self.class_name.startswith("Autoencoder")
+
+
+def settings_of(spec: ModelSpec) -> ImageSettings:
+    """The checked settings of an entry; steps and guidance are those of its defaults where it names no others.
+
+    Raises ``BadRequest`` with the entry and the key.
+    """
+    own = {"steps": spec.defaults.get("steps"), "guidance": spec.defaults.get("guidance_scale")}
+    values = {**{name: value for name, value in own.items() if value is not None}, **spec.settings}
+    try:
+        settings = ImageSettings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise BadRequest(f"The catalogue entry {spec.id}: settings.{place}: {first['msg']}.", "Mend it.") from None
+    if problem := _problem(settings):
+        raise BadRequest(f"The catalogue entry {spec.id}: {problem}.", "Mend it.")
+    return settings
+
+
+def _problem(settings: ImageSettings) -> str:
+    """What contradicts itself in settings that are each well-formed."""
+    if settings.class_name not in CLASSES:
+        return f"settings.class: {settings.class_name!r} is none of {', '.join(CLASSES)}"
+    if not settings.min_steps <= settings.steps <= settings.max_steps:
+        return f"settings.steps: {settings.steps} is not from {settings.min_steps} to {settings.max_steps}"
+    least = -(-settings.min_side // settings.multiple) * settings.multiple
+    if least > settings.max_side or least**2 > settings.max_pixels:
+        return f"settings.min_side: {settings.min_side} leaves no size within max_side and max_pixels"
+    for width, height in (settings.size, *settings.buckets):
+        if width % settings.multiple or height % settings.multiple or width * height > settings.max_pixels:
+            return f"settings.size: {width}×{height} is not allowed by its own multiple or max_pixels"
+    unknown = [name for name in settings.networks.values() if not (_SHAPES / f"{name}.yaml").is_file()]
+    return f"settings.networks: there is no shape {unknown[0]!r}" if unknown else ""
+
+
+def shape_names() -> list[str]:
+    """The shapes that there are."""
+    return sorted(path.stem for path in _SHAPES.glob("*.yaml"))
+
+
+@lru_cache(maxsize=64)
+def shape_of(name: str) -> NetworkShape:
+    """The shape of that name. Raises ``BadRequest`` if there is none."""
+    path = _SHAPES / f"{name}.yaml"
+    if not path.is_file():
+        raise BadRequest(f"There is no network shape {name!r}.", f"Known: {', '.join(shape_names())}.")
+    return NetworkShape.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))

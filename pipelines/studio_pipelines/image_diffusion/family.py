@@ -1,0 +1,172 @@
+"""The image family: diffusers' pipelines under the engine. This module is light; torch is imported by ``load``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from studio.plugin import BadRequest, Context, Event, Footprint, ModelSpec, Pipeline, Plan, Progress, StudioError
+
+from .catalogued import settings_of
+from .classes import CLASSES
+from .footprint import footprint
+from .lora import adapter_bytes, adapters_of, check_adapters
+from .params import ImageParams
+from .prompts import check_prompts, prompts_of
+from .request import check, check_whole
+from .single_file import check_single_file, entry_for
+
+SAFETY_MODEL = "open-nsfw"
+
+
+class ImageDiffusion(Pipeline[ImageParams]):
+    """Pictures from words, from pictures, and in parts of pictures."""
+
+    task = "text->image"
+    Params = ImageParams
+    libraries = ("torch", "diffusers", "transformers")
+
+    _model: Any = None
+
+    @classmethod
+    def entry_for(cls, path: Path, known: Mapping[str, ModelSpec]) -> ModelSpec | None:
+        """An entry for a checkpoint or a GGUF that is run by its path, over one of its architecture."""
+        return entry_for(path, known)
+
+    def preflight(self, params: ImageParams) -> None:
+        """Steps, guidance, size, pictures and adapters are such as this model can use."""
+        settings = settings_of(self.spec)
+        check_whole(params)
+        check(params, settings, self.spec.id)
+        check_single_file(self.files, settings.class_name, self.spec.id)
+        denoiser = CLASSES[settings.class_name].denoiser
+        clip = denoiser == "unet"  # the models whose text encoders are CLIP alone
+        check_prompts(params, weights=clip, wildcards=self._wildcards(), model=self.spec.id)
+        check_adapters(params.lora, self.adapters, self.files, denoiser)
+        if params.safety != "off" and self.beside(SAFETY_MODEL) is None:
+            raise BadRequest(
+                f"--safety {params.safety} needs the model {SAFETY_MODEL}, which is not on this machine.",
+                f"Run: studio models pull {SAFETY_MODEL}",
+            )
+
+    def footprint(self, params: ImageParams) -> Footprint:
+        """Bytes and operations of encoding, denoising and decoding at the asked size."""
+        found = footprint(self.spec, self.files, params)
+        extra = adapter_bytes(params.lora, self.adapters)  # adapters stay on the card
+        stages = (stage.model_copy(update={"held_bytes": stage.held_bytes + extra}) for stage in found.stages)
+        return found.model_copy(update={"stages": tuple(stages)}) if extra else found
+
+    def load(self, plan: Plan) -> None:
+        """Read the networks as planned; nothing is on the card before it is called."""
+        import torch
+
+        from .assemble import assemble
+
+        self.unload()
+        device = torch.device(plan.device)
+        self._model = assemble(self.files, settings_of(self.spec), plan.settings, device, cache=self.cache)
+
+    def generate(self, params: ImageParams, ctx: Context) -> Iterator[Event]:
+        """Progress and previews while it denoises, then one PNG for each picture."""
+        from studio.torch_plugin import live
+
+        model = self._model
+        if model is None:
+            raise StudioError(f"{self.spec.id} is not loaded.", "Call load() first.")
+        made: list[Any] = []
+        told: dict[str, Any] = {}
+        try:
+            yield from live(self._work(params, ctx, made, told))
+            yield from self._saved(params, ctx, made, told)
+        finally:
+            model.networks.settle()
+
+    def _work(
+        self, params: ImageParams, ctx: Context, made: list[Any], told: dict[str, Any]
+    ) -> Callable[[Callable[[Event], None]], None]:
+        """The request as a function of where its events go; it runs in a thread of its own."""
+        from .preview import Previewer
+        from .request import ready
+        from .run import Run
+
+        settings, model = settings_of(self.spec), self._model
+        request = ready(params, settings, self.spec.id)
+        kept = self.cache / "preview" / f"{self.spec.id}.json" if self.cache else None
+        previewer = Previewer(kept, self._shipped_preview())
+        prompts = prompts_of(
+            params.prompt, params.negative_prompt, params.seed or 0, params.num_images, self._wildcards()
+        )
+        adapters = adapters_of(params.lora, self.adapters)
+
+        model.networks.notes.clear()
+
+        def work(emit: Callable[[Event], None]) -> None:
+            run = Run(model, params, request, ctx, emit, previewer, prompts, adapters)
+            made.extend(run.pictures())
+            told.update(prompts=prompts[0], lora=run.lora)
+
+        return work
+
+    def _wildcards(self) -> Path | None:
+        return self.adapters.with_name("wildcards") if self.adapters is not None else None
+
+    def _shipped_preview(self) -> Path | None:
+        config = self.files.get("config")
+        return config.with_name("preview.json") if config is not None else None
+
+    def _saved(self, params: ImageParams, ctx: Context, made: list[Any], told: dict[str, Any]) -> Iterator[Event]:
+        notes, checked = list(self._model.networks.notes), self._checked(params)
+        for number, picture in enumerate(made):
+            path = ctx.new_file("image/png")
+            image, found = checked(picture)
+            image.save(path, compress_level=4)
+            info: dict[str, Any] = {
+                "width": image.width,
+                "height": image.height,
+                "seed": ((params.seed or 0) + number) % 2**32,
+            }
+            if told["prompts"][number] != params.prompt:
+                info["prompt"] = told["prompts"][number]  # as it was drawn
+            info |= found
+            if told["lora"]:
+                info["lora"] = told["lora"]
+            yield Progress(phase="save", done=number + 1, total=len(made))
+            artefact = ctx.made(path, "image/png", **info, **({"notes": notes} if notes else {}))
+            # Which adapters, by content: the name alone says little once the folder has changed.
+            yield artefact.model_copy(update={"recipe": {"lora": told["lora"]}}) if told["lora"] else artefact
+
+    def _checked(self, params: ImageParams) -> Callable[[Any], tuple[Any, dict[str, Any]]]:
+        """What the safety check makes of a picture, and what it says of it."""
+        files = self.beside(SAFETY_MODEL) if params.safety != "off" else None
+        if params.safety == "off" or files is None:
+            return lambda picture: (picture, {})
+        from .safety import SafetyCheck, apply
+
+        check, mode = SafetyCheck(files["model"]), params.safety
+
+        def judged(picture: Any) -> tuple[Any, dict[str, Any]]:
+            score = check.score(picture)
+            return apply(picture, mode, score), {"safety_score": round(score, 3)}
+
+        return judged
+
+    def adapt(self, plan: Plan) -> bool:
+        """Other sizes need other numbers of resident blocks, or tiles: the weights stay where they are."""
+        return self._model is not None and self._model.adapt(plan.settings)
+
+    def park(self) -> bool:
+        """Give the card back; the weights stay in memory."""
+        if self._model is None:
+            return False
+        from .lora_attach import send_home
+
+        send_home(self._model.networks)
+        self._model.networks.release()
+        return True
+
+    def unload(self) -> None:
+        """Free all networks."""
+        model, self._model = self._model, None
+        if model is not None:
+            model.close()

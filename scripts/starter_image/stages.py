@@ -1,0 +1,354 @@
+"""The stages: the autoencoder; the denoiser with its text encoder; then the autoencoder's decoder once more.
+
+Each step draws its batch from a generator seeded with (seed, stage, step) alone. So a run that was cut and resumed goes
+through exactly the batches of an uninterrupted one, and ends with the same weights.
+"""
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import torch
+from diffusers import DDPMScheduler, StableDiffusionPipeline
+from torch import nn
+from torch.nn import functional as F
+
+from . import data, models
+
+SHARES = {"vae": 0.24, "denoiser": 0.66, "decoder": 0.10}  # of the time box
+RESERVE = 0.06  # of the time box, kept for the start, the sheets, and neighbours that slow the machine
+CHECKPOINT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    seed: int = 0
+    shape: models.Shape = field(default_factory=models.Shape)
+    vae_batch: int = 32
+    batch: int = 64
+    rate: float = 1e-3
+    ema: float = 0.999
+    empty_captions: float = 0.1  # what guidance subtracts
+    device: str = "cpu"
+
+    def as_dict(self) -> dict[str, object]:
+        return {**asdict(self), "shape": self.shape.as_dict()}
+
+
+class Stopped(Exception):
+    """The time box or a signal ended the run; the checkpoint is written."""
+
+
+class Trainer:
+    """Holds the parts, the plan and the place in it; `run` goes on from there."""
+
+    def __init__(self, dataset: data.Dataset, settings: Settings, folder: Path) -> None:
+        self.dataset, self.settings, self.folder = dataset, settings, folder
+        self.device = torch.device(settings.device)
+        self.plan: dict[str, int] = {}
+        self.stage, self.step, self.losses = "vae", 0, dict.fromkeys(SHARES, 0.0)
+        self.deadline, self.stop_after, self.interrupted = float("inf"), -1, False
+        self.on_mark: Callable[[Trainer], None] | None = None
+        self.tokenizer = models.build_tokenizer(data.all_names(dataset), settings.shape)
+        self.noise = DDPMScheduler(**models.NOISE, prediction_type="v_prediction")
+        self.build()
+
+    def build(self) -> None:
+        """Fresh parts, the same for the same seed."""
+        shape = self.settings.shape
+        torch.manual_seed(self.settings.seed)
+        self.vae = models.build_vae(shape).to(self.device).train()
+        self.text = models.build_text_encoder(self.tokenizer, shape).to(self.device).train()
+        self.unet = models.build_unet(shape).to(self.device).train()
+        self.learned = [*self.unet.parameters(), *self.text.parameters()]
+        self.ema = [p.detach().clone() for p in self.learned]
+        self.decoding = [*self.vae.post_quant_conv.parameters(), *self.vae.decoder.parameters()]
+        self.optimisers = {
+            "vae": torch.optim.AdamW(self.vae.parameters(), lr=self.settings.rate, weight_decay=0.0),
+            "denoiser": torch.optim.AdamW(self.learned, lr=self.settings.rate, weight_decay=0.01),
+            "decoder": torch.optim.AdamW(self.decoding, lr=self.settings.rate, weight_decay=0.0),
+        }
+        self.latents = torch.empty(0)
+
+    # --- the plan ---------------------------------------------------------------------------------------------------
+
+    @property
+    def stages(self) -> dict[str, Callable[[int], float]]:
+        return {"vae": self.vae_step, "denoiser": self.denoiser_step, "decoder": self.decoder_step}
+
+    def make_plan(self, minutes: float) -> None:
+        """Measure all stages on throw-away weights, then share out the time box."""
+        seconds, size = {}, self.settings.shape.latent
+        self.plan = dict.fromkeys(SHARES, 1000)
+        self.latents = torch.zeros(len(self.dataset.concepts), models.LATENT_CHANNELS, size, size)
+        for stage, step in self.stages.items():
+            step(0)
+            seconds[stage] = statistics.median(timed(step, number) for number in range(1, 10))
+        self.build()
+        usable = minutes * 60 * (1 - RESERVE)
+        self.plan = {stage: max(1, int(usable * SHARES[stage] / seconds[stage])) for stage in SHARES}
+        speed = ", ".join(f"{stage} {value:.2f} s a step" for stage, value in seconds.items())
+        print(f"measured: {speed}", flush=True)
+
+    # --- one step of each -------------------------------------------------------------------------------------------
+
+    def generator(self, stage: int, step: int) -> torch.Generator:
+        return torch.Generator().manual_seed((self.settings.seed * 4 + stage) * 10_000_019 + step)
+
+    def learning_rate(self, stage: str, step: int) -> float:
+        """A short rise, then a straight fall that reaches zero after the last step. The decoder is only touched up."""
+        total = self.plan[stage]
+        return (
+            self.settings.rate
+            * (0.5 if stage == "decoder" else 1.0)
+            * min((step + 1) / min(50, max(1, total // 10)), 1 - step / total)
+        )
+
+    def update(self, stage: str, step: int, loss: torch.Tensor, parameters: list[nn.Parameter]) -> float:
+        optimiser = self.optimisers[stage]
+        for group in optimiser.param_groups:
+            group["lr"] = self.learning_rate(stage, step)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        return float(loss.detach())
+
+    def vae_batch(self, random_: torch.Generator) -> torch.Tensor:
+        """Two thirds our concepts, one third other emoji; white behind most. -> (B, 3, H, W) in -1..1"""
+        count, other = self.settings.vae_batch, self.dataset.others
+        rgba = self.dataset.pictures[torch.randint(len(self.dataset.pictures), (count,), generator=random_)]
+        if len(other):
+            third = count // 3
+            chosen = other[torch.randint(len(other), (third,), generator=random_)]
+            # Emoji are mostly orange and blue. With red, green and blue changing places, all hues are as common.
+            order = torch.stack([torch.randperm(3, generator=random_) for _ in range(third)])
+            order = torch.cat([order, torch.full((third, 1), 3)], 1)[:, :, None, None].expand_as(chosen)
+            rgba = torch.cat([rgba[third:], chosen.gather(1, order)])
+        # Shifts and mirror images keep the autoencoder useful for pictures that are not ours.
+        shift = torch.randint(-3, 4, (2,), generator=random_).tolist()
+        rgba = torch.roll(rgba, shift, dims=(2, 3))
+        flip = torch.rand(count, generator=random_) < 0.3
+        rgba = torch.where(flip[:, None, None, None], rgba.flip(3), rgba)
+        colours = torch.rand(count, 3, generator=random_) * 2 - 1
+        colours[torch.rand(count, generator=random_) < 0.85] = 1.0
+        return data.on_background(rgba, colours).to(self.device)
+
+    def vae_step(self, step: int) -> float:
+        picture = self.vae_batch(self.generator(0, step))
+        posterior = self.vae.encode(picture).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=self.generator(2, step)).to(self.device)
+        result = self.vae.decode(posterior.mean + posterior.std * noise).sample
+        # A little KL, so that latents stay near unit size.
+        loss = (
+            likeness(result, picture) + 1e-4 * 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+        )
+        return self.update("vae", step, loss, list(self.vae.parameters()))
+
+    def decoder_step(self, step: int) -> float:
+        """The decoder alone gets sharper, as the latents that the denoiser has learned must stay what they are."""
+        random_ = self.generator(3, step)
+        picture = self.vae_batch(random_)
+        with torch.no_grad():
+            latents = self.vae.encode(picture).latent_dist.mean
+        # The denoiser's latents are not quite the encoder's: the decoder learns to overlook a little noise.
+        noise = torch.randn(latents.shape, generator=random_).to(self.device)
+        result = self.vae.decode(latents + 0.05 * noise).sample
+        return self.update("decoder", step, likeness(result, picture), self.decoding)
+
+    def denoiser_step(self, step: int) -> float:
+        random_, count = self.generator(1, step), self.settings.batch
+        chosen = torch.randint(len(self.latents), (count,), generator=random_)
+        chance = random.Random(int(torch.randint(2**31, (1,), generator=random_)))
+        captions = [data.caption(self.dataset.concepts[i], chance) for i in chosen.tolist()]
+        captions = ["" if chance.random() < self.settings.empty_captions else text for text in captions]
+        latents = self.latents[chosen].to(self.device)
+        noise = torch.randn(latents.shape, generator=random_).to(self.device)
+        # One noise level from each of B equal parts: less variance than B independent draws.
+        times = (torch.arange(count) + torch.rand(count, generator=random_)) / count
+        times = (times * self.noise.config.num_train_timesteps).long().to(self.device)
+        noisy, target = self.noise.add_noise(latents, noise, times), self.noise.get_velocity(latents, noise, times)
+        states = self.text(self.tokens(captions))[0]  # (B, tokens, width)
+        loss = F.mse_loss(self.unet(noisy, times, states).sample, target)
+        value = self.update("denoiser", step, loss, self.learned)
+        with torch.no_grad():
+            decay = min(self.settings.ema, (step + 1) / (step + 10))
+            torch._foreach_lerp_(self.ema, [p.detach() for p in self.learned], 1 - decay)
+        return value
+
+    def tokens(self, captions: list[str]) -> torch.Tensor:
+        filled = self.tokenizer(
+            captions, padding="max_length", max_length=self.settings.shape.tokens, truncation=True, return_tensors="pt"
+        )
+        return filled.input_ids.to(self.device)
+
+    # --- between the stages -----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode(self) -> torch.Tensor:
+        """Posterior means of all concepts on white, unscaled, fp32: (N, 4, h, w)."""
+        self.vae.eval()
+        white = torch.ones(len(self.dataset.pictures), 3)
+        pictures = data.on_background(self.dataset.pictures, white).to(self.device)
+        return torch.cat([self.vae.encode(part).latent_dist.mean for part in pictures.split(32)]).float()
+
+    @torch.no_grad()
+    def centre(self) -> None:
+        """Fold each latent channel's mean and spread into the 1x1 convolutions around the latents.
+
+        Diffusers' pipeline only multiplies latents by `scaling_factor`; the denoiser learns better when they also have
+        mean zero. A 1x1 convolution absorbs that exactly, so no reader of the file needs to know.
+        """
+        latents = self.encode()
+        mean, spread = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+        into, out = self.vae.quant_conv, self.vae.post_quant_conv
+        channels = models.LATENT_CHANNELS
+        into.weight[:channels] /= spread[:, None, None, None]
+        into.bias[:channels] = (into.bias[:channels] - mean) / spread
+        into.bias[channels:] -= 2 * spread.log()  # the second half is the log-variance
+        out.bias += (out.weight[:, :, 0, 0] * mean).sum(1)
+        out.weight *= spread[None, :, None, None]
+
+    def scale(self) -> None:
+        latents = self.encode()
+        factor = round(1 / float(latents.std()), 5)
+        self.vae.register_to_config(scaling_factor=factor)
+        self.latents = (latents * factor).cpu()
+
+    # --- the run ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        if self.stage == "vae":
+            self.run_stage("vae", self.vae_step)
+            self.centre()
+            self.advance("denoiser")
+        self.scale()
+        if self.stage == "denoiser":
+            self.run_stage("denoiser", self.denoiser_step)
+            self.advance("decoder")
+        if self.stage == "decoder":
+            self.run_stage("decoder", self.decoder_step)
+            self.advance("done")
+
+    def advance(self, stage: str) -> None:
+        self.stage, self.step = stage, 0
+        if stage == "denoiser":
+            self.scale()
+        self.save()
+        self.mark()
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
+
+    def run_stage(self, stage: str, step: Callable[[int], float]) -> None:
+        total, first, start = self.plan[stage], self.step, time.monotonic()
+        said = saved = start
+        while self.step < total:
+            loss = step(self.step)
+            self.losses[stage] = loss if not self.step else 0.98 * self.losses[stage] + 0.02 * loss
+            self.step += 1
+            now = time.monotonic()
+            if now - said > 15 or self.step == total:
+                left = (now - start) / (self.step - first) * (total - self.step) / 60
+                print(
+                    f"{stage:9}{self.step:6d} of {total}  loss {self.losses[stage]:.4f}  {left:5.1f} min left",
+                    flush=True,
+                )
+                said = now
+            if now - saved > CHECKPOINT_S:
+                self.save()
+                saved = now
+            if stage == "denoiser" and self.step < total and self.step % max(1, total // 6) == 0:
+                self.mark()
+            if self.interrupted or now > self.deadline or self.step_number() == self.stop_after:
+                self.save()
+                raise Stopped
+
+    def step_number(self) -> int:
+        """Counted over all stages."""
+        names = list(SHARES)
+        return self.step + sum(self.plan[name] for name in names[: names.index(self.stage)])
+
+    def mark(self) -> None:
+        if self.on_mark is not None:
+            self.on_mark(self)
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def save(self) -> None:
+        """All that a resumed run needs, written beside and then renamed, so that a cut never leaves half a file."""
+        state = {
+            "settings": self.settings.as_dict(),
+            "pictures": len(self.dataset.pictures),
+            "plan": self.plan,
+            "place": [self.stage, self.step],
+            "losses": self.losses,
+            "models": {"vae": self.vae.state_dict(), "text": self.text.state_dict(), "unet": self.unet.state_dict()},
+            "ema": self.ema,
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.checkpoint.with_suffix(".part")
+        torch.save(state, partial)
+        partial.replace(self.checkpoint)
+
+    def load(self) -> None:
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        found, ours = dict(state["settings"]), self.settings.as_dict()
+        found.pop("device"), ours.pop("device")
+        if found != ours or state["pictures"] != len(self.dataset.pictures):
+            raise SystemExit(f"{self.checkpoint} was begun with other settings: {found}. Start without --resume.")
+        self.plan, self.losses = state["plan"], state["losses"]
+        self.stage, self.step = state["place"]
+        for name, part in (("vae", self.vae), ("text", self.text), ("unet", self.unet)):
+            part.load_state_dict(state["models"][name])
+        self.ema = state["ema"]
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+
+    def pipeline(self) -> StableDiffusionPipeline:
+        """The averaged weights, as the pipeline that users will load."""
+        shape = self.settings.shape
+        text, unet = models.build_text_encoder(self.tokenizer, shape), models.build_unet(shape)
+        with torch.no_grad():
+            for parameter, average in zip([*unet.parameters(), *text.parameters()], self.ema, strict=True):
+                parameter.copy_(average)
+        vae = models.build_vae(shape)
+        vae.load_state_dict(self.vae.state_dict())
+        vae.register_to_config(scaling_factor=self.vae.config.scaling_factor)
+        pipe = models.assemble(vae.eval(), text.eval(), self.tokenizer, unet.eval())
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+
+def timed(step: Callable[[int], float], number: int) -> float:
+    start = time.monotonic()
+    step(number)
+    return time.monotonic() - start
+
+
+def likeness(result: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
+    return F.l1_loss(result, picture) + edges(result, picture) + hues(result, picture)
+
+
+def edges(result: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
+    """L1 between the differences of neighbouring pixels, across and down."""
+    across = F.l1_loss(result.diff(dim=3), picture.diff(dim=3))
+    return across + F.l1_loss(result.diff(dim=2), picture.diff(dim=2))
+
+
+def hues(result: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
+    """L1 between red minus green and blue minus green, each averaged over 4 x 4 pixels.
+
+    Plain L1 learns light and dark first and may leave green and violet grey for many hundred steps.
+    """
+    small, wanted = F.avg_pool2d(result, 4), F.avg_pool2d(picture, 4)
+    return F.l1_loss(small[:, ::2] - small[:, 1:2], wanted[:, ::2] - wanted[:, 1:2])
