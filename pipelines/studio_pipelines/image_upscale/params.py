@@ -1,0 +1,32 @@
+"""What a request to enlarge a picture may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from studio.plugin import Params, input_file
+
+SMALLEST_TILE, LARGEST_TILE = 32, 2048
+
+
+class UpscaleParams(Params):
+    """The parameters of an upscaler."""
+
+    image: Annotated[Path, input_file("image/png", "image/jpeg", "image/webp")] = Field(
+        description="The picture to enlarge (PNG, JPEG, WebP); transparency is kept."
+    )
+    scale: Literal[2, 3, 4] = Field(
+        default=4,
+        description="How many times wider and higher; the result may have 16 megapixels.",
+        json_schema_extra={"group": "size"},
+    )
+    tile: int | None = Field(
+        default=None,
+        ge=SMALLEST_TILE,
+        le=LARGEST_TILE,
+        description="The picture is enlarged in squares of this size; left out, what the memory allows.",
+        json_schema_extra={"group": "memory", "unit": "pixels", "advanced": True},
+    )

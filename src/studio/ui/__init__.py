@@ -1,0 +1,1 @@
+"""The page: a thin face over ``studio.core`` made of Gradio components, our own style and a guard in front."""

@@ -1,0 +1,94 @@
+"""What Gradio's own HTML page lacks: our style before the first paint, the nonce, the language; nothing foreign."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from studio.ui.guard import prefers_french
+
+_OUTSIDE = re.compile(rb"<meta\s+(?:property|name)=\"(?:og|twitter):[^>]*>\s*", re.DOTALL)
+# Gradio takes the language of its own few words from the browser; on our page the person has chosen it.
+_SPEAK = (
+    "<script>Object.defineProperties(navigator, {{language: {{get: () => '{0}'}}, languages: {{get: () => ['{0}']}}}});"
+    "</script>"
+)
+_PAGES = {"/": "en", "/fr": "fr", "/fr/": "fr"}
+
+
+class Dress:
+    """Rewrites the two HTML pages, and sends a browser that prefers French to the French one."""
+
+    def __init__(self, app: ASGIApp, assets: list[str]) -> None:
+        self._app = app
+        version = str(int((Path(__file__).parent / "style.css").stat().st_mtime))
+        files = [
+            f"studio/style.css?{version}",
+            f"studio/keys.js?{version}",
+            *(f"studio/widget/{name}" for name in assets),
+        ]
+        self._head = "".join(
+            f'<link rel="stylesheet" href="{file}">'
+            if ".css" in file
+            else f'<script type="module" src="{file}"></script>'
+            for file in files
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        language = _PAGES.get(scope.get("path", "")) if scope["type"] == "http" else None
+        if language is None:
+            await self._app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        wanted = _wanted(headers)
+        if language != wanted and scope["path"] == "/" and "text/html" in headers.get("accept", ""):
+            await send({"type": "http.response.start", "status": 303, "headers": [(b"location", b"/fr/")]})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
+        nonce = scope["state"]["nonce"]
+        await self._app({**scope, "headers": plain}, receive, _Rewriter(send, self._head, language, nonce))
+
+
+def _link(file: str) -> str:
+    style = ".css" in file
+    return f'<link rel="stylesheet" href="{file}">' if style else f'<script type="module" src="{file}"></script>'
+
+
+def _wanted(headers: dict[str, str]) -> str:
+    chosen = re.search(r"(?:^|;\s*)studio_language=(en|fr)", headers.get("cookie", ""))
+    return "fr" if prefers_french(chosen[1] if chosen else "", headers.get("accept-language", "")) else "en"
+
+
+class _Rewriter:
+    """Collects an HTML answer and sends it changed; anything else goes through as it is."""
+
+    def __init__(self, send: Send, head: str, language: str, nonce: str) -> None:
+        self._send, self._head, self._language, self._nonce = send, head, language, nonce
+        self._start: Message | None = None
+        self._body = b""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            kind = dict(message["headers"]).get(b"content-type", b"")
+            if kind.startswith(b"text/html"):
+                self._start = message
+                return
+        if self._start is None or message["type"] != "http.response.body":
+            await self._send(message)
+            return
+        self._body += message.get("body", b"")
+        if not message.get("more_body"):
+            body = self._dressed()
+            kept = [(name, value) for name, value in self._start["headers"] if name != b"content-length"]
+            await self._send({**self._start, "headers": [*kept, (b"content-length", str(len(body)).encode())]})
+            await self._send({"type": "http.response.body", "body": body})
+
+    def _dressed(self) -> bytes:
+        body = _OUTSIDE.sub(b"", self._body)
+        body = body.replace(b'lang="en"', f'lang="{self._language}"'.encode(), 1)
+        body = body.replace(b"<head>", b"<head>" + _SPEAK.format(self._language).encode(), 1)
+        body = body.replace(b"</head>", (self._head + "</head>").encode(), 1)
+        return body.replace(b"<script", f'<script nonce="{self._nonce}"'.encode())

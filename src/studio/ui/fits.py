@@ -1,0 +1,93 @@
+"""Whether a model fits this machine now, as one of three words, remembered for as long as the machine stays alike."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from studio import hardware
+from studio.core import Studio
+from studio.errors import BadRequest, StudioError
+from studio.hardware import Hardware
+from studio.pipeline import Plan
+from studio.units import GIB
+
+log = logging.getLogger(__name__)
+
+Verdict = Literal["fits", "streams", "no", "unknown"]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A plan, or why there is none."""
+
+    verdict: Verdict
+    plan: Plan | None = None
+    why: str = ""
+
+
+def verdict_of(plan: Plan) -> Verdict:
+    """``streams``: a card computes while part of the weights waits in memory or on the disk."""
+    if not plan.fits:
+        return "no"
+    waits = any(
+        row.size_bytes and row.phase != "load" and ("memory" in row.where or "disk" in row.where) for row in plan.rows
+    )
+    return "streams" if plan.device != "cpu" and waits else "fits"
+
+
+class Fits:
+    """Forecasts with default parameters for the lists, and with the given ones for a form."""
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+        self._known: dict[str, tuple[tuple[object, ...], Forecast]] = {}
+        self._wanted: list[str] = []
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def of(self, model: str) -> Forecast | None:
+        """With the model's own defaults, as far as it is known: never waits, since measuring a large model's
+        activations takes seconds. What is asked for first is known first; an old answer stands until the new one."""
+        with self._lock:
+            key, forecast = self._known.get(model, ((), None))
+            if forecast is None or key != self._key(model):
+                if model not in self._wanted:
+                    self._wanted.append(model)
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._work, name="forecasts", daemon=True)
+                    self._thread.start()
+            return forecast
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._wanted:
+                    self._thread = None
+                    return
+                model = self._wanted[0]
+            key, forecast = self._key(model), self.ask(model, {})
+            with self._lock:
+                self._known[model] = (key, forecast)
+                self._wanted.remove(model)
+
+    def _key(self, model: str) -> tuple[object, ...]:
+        return (self._studio.models.files(model) is not None, *_alike(hardware.probe(self._studio.home.root)))
+
+    def ask(self, model: str, params: dict[str, Any]) -> Forecast:
+        try:
+            plan = self._studio.forecast(model, **params)
+        except BadRequest as error:
+            return Forecast("unknown", why=str(error))
+        except StudioError as error:
+            return Forecast("no", why=str(error))
+        except Exception as error:  # a family's own bug must not take the page away
+            log.exception("forecast of %s: a bug", model)
+            return Forecast("unknown", why=f"{type(error).__name__}: {error}")
+        return Forecast(verdict_of(plan), plan, "" if plan.fits else plan.nearest)
+
+
+def _alike(machine: Hardware) -> tuple[int, ...]:
+    return (machine.ram_free_bytes // GIB, *(card.free_bytes // GIB for card in machine.gpus))

@@ -1,0 +1,233 @@
+"""Field specs to Gradio components, and their values back to parameters. No family is known here by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import gradio as gr
+
+from studio.errors import BadRequest
+from studio.forms import FieldSpec
+from studio.ui.house import House
+from studio.ui.i18n import Words
+
+OPEN_GROUPS = frozenset({"main", "size"})
+"""Groups that a form shows at once; the others wait behind the fold. Files are always shown."""
+
+_STEPS = 100
+_FEW_CHOICES = 4
+_FEW_LETTERS = 28
+
+
+@dataclass
+class Form:
+    """The components of one family's parameters, in the order of ``fields``."""
+
+    family: str
+    fields: tuple[FieldSpec, ...]
+    components: list[Any] = field(default_factory=list)
+    own: set[str] = field(default_factory=set)
+    """Fields drawn by a widget of the family: their values are taken as they are."""
+
+    def params(self, values: tuple[Any, ...] | list[Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """What differs from the defaults, as the engine wants it. ``BadRequest`` for what is no number or no JSON."""
+        params: dict[str, Any] = {}
+        for spec, raw in zip(self.fields, values, strict=True):
+            value = raw if spec.name in self.own else read_value(spec, raw)
+            default = defaults.get(spec.name, spec.default)
+            if value is not None and (spec.required or value != default):
+                params[spec.name] = value
+            elif value is None and default is not None and spec.kind != "file" and not spec.multiple:
+                raise BadRequest(f"{spec.label} is empty.", "Give a value, or choose the model again for its own.")
+        return params
+
+    def updates(self, params: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[Any, Any]:
+        """Show these parameters, and the default of every other."""
+        return {
+            component: gr.update(value=show_value(spec, params.get(spec.name, defaults.get(spec.name, spec.default))))
+            for spec, component in zip(self.fields, self.components, strict=True)
+        }
+
+    def at(self, name: str) -> Any:
+        return self.components[[spec.name for spec in self.fields].index(name)]
+
+    @property
+    def planned(self) -> Iterator[Any]:
+        """The components that a forecast may depend on: not the texts."""
+        for spec, component in zip(self.fields, self.components, strict=True):
+            if (spec.kind != "str" or spec.multiple) and spec.name not in ("seed", *self.own) and spec.kind != "json":
+                yield component
+
+
+def build_form(house: House, model: str, say: Words, *, leave: frozenset[str] = frozenset()) -> Form:
+    """Draw the form of a family inside the current layout: what matters first, one fold for the rest.
+
+    ``model`` is any model of the family; ``leave`` names fields that the tab draws in its own way.
+    """
+    spec = house.studio.models.get(model)
+    fields = tuple(one for one in house.studio.fields(model, say.language) if one.name not in leave)
+    form = Form(spec.pipeline, fields)
+    made: dict[str, Any] = {}
+    texts = [one for one in fields if _in_view(one) and _is_text(one)]
+    files = [one for one in fields if one.kind == "file" and not one.advanced]
+    small = [one for one in fields if _in_view(one) and one not in texts and one not in files]
+    rest = [one for one in fields if one not in texts and one not in files and one not in small]
+    for number, one in enumerate(texts):
+        plain = one if number == 0 else one.model_copy(update={"description": ""})
+        made[one.name] = _draw(house, form, plain, say, lines=4 if number == 0 else 1)
+    for row in (files, small):
+        if row:
+            with gr.Row(elem_classes="fields"):
+                for one in row:
+                    made[one.name] = _draw(house, form, one.model_copy(update={"description": ""}), say)
+    if rest:
+        with gr.Accordion(say("form.more"), open=False, elem_classes="fold"):
+            draw_groups(house, form, rest, say, made)
+    form.components = [made[one.name] for one in fields]
+    return form
+
+
+def draw_groups(house: House, form: Form, fields: list[FieldSpec], say: Words, made: dict[str, Any]) -> None:
+    """Fields under the name of their group, in rows that wrap."""
+    order = list(dict.fromkeys(one.group for one in fields))
+    for group, members in groupby(sorted(fields, key=lambda one: order.index(one.group)), key=lambda one: one.group):
+        title = say(f"group.{group}") if say.has(f"group.{group}") else group.capitalize()
+        gr.Markdown(f"<h4>{title}</h4>", elem_classes="group")
+        with gr.Row(elem_classes="fields"):
+            for one in members:
+                made[one.name] = _draw(house, form, one, say)
+
+
+def _in_view(one: FieldSpec) -> bool:
+    return one.required or (one.group in OPEN_GROUPS and not one.advanced)
+
+
+def _is_text(one: FieldSpec) -> bool:
+    return one.kind == "str" and not one.multiple and (one.required or one.widget == "text" or one.name == "prompt")
+
+
+def _draw(house: House, form: Form, one: FieldSpec, say: Words, lines: int = 1) -> Any:
+    own = house.widgets.component(one, say.language)
+    if own is not None:
+        form.own.add(one.name)
+        return own
+    return component_of(one, say, lines)
+
+
+def component_of(one: FieldSpec, say: Words, lines: int = 1) -> Any:
+    """The component that suits a field. Numbers that may be left out are text boxes: Gradio's show 0 for nothing."""
+    label = f"{one.label} ({_unit(one.unit, say)})" if one.unit else one.label
+    common: dict[str, Any] = {"label": label, "info": one.description or None, "min_width": 200}
+    value = show_value(one, one.default)
+    if one.kind == "file":
+        return _file(one, common, say)
+    if one.multiple or one.kind == "json":
+        holder = say("form.json") if one.kind == "json" else say("form.lines")
+        return gr.Textbox(value, lines=2, max_lines=8, placeholder=holder, buttons=[], **common)
+    if one.kind == "bool":
+        return gr.Checkbox(bool(one.default), label=label, info=one.description or None, min_width=200)
+    if one.kind == "choice":
+        choices = [(say(f"choice.{choice}") if say.has(f"choice.{choice}") else str(choice), choice)
+                   for choice in one.choices]  # fmt: skip
+        short = len(choices) <= _FEW_CHOICES and sum(len(text) for text, _ in choices) <= _FEW_LETTERS
+        if one.default is None:
+            choices.insert(0, (say("form.auto"), ""))
+        return gr.Radio(choices, value=value, elem_classes="choice", **common) if short else gr.Dropdown(
+            choices, value=value, **common
+        )  # fmt: skip
+    if one.kind in ("int", "float"):
+        return _number(one, value, common, say)
+    tall = one.widget == "text"
+    placeholder = one.description if lines > 1 else ""
+    if lines > 1:
+        common = {"label": label, "min_width": 200}
+    return gr.Textbox(
+        value, lines=lines, max_lines=20 if tall else 1, placeholder=placeholder, buttons=[],
+        elem_classes="main-box" if lines > 1 else None, **common,
+    )  # fmt: skip
+
+
+def _unit(unit: str, say: Words) -> str:
+    return say(f"unit.{unit}") if say.has(f"unit.{unit}") else unit
+
+
+def _number(one: FieldSpec, value: Any, common: dict[str, Any], say: Words) -> Any:
+    if one.default is None:
+        holder = say("form.random") if one.widget == "seed" else say("form.auto")
+        return gr.Textbox(value, placeholder=holder, max_lines=1, buttons=[], **common)
+    if (
+        one.minimum is not None
+        and one.maximum is not None
+        and one.maximum - one.minimum <= (1000 if one.widget == "slider" else 60 if one.kind == "int" else 20)
+    ):
+        step = 1.0 if one.kind == "int" else max(0.01, round((one.maximum - one.minimum) / _STEPS, 2))
+        return gr.Slider(one.minimum, one.maximum, value=value, step=step, buttons=[], **common)
+    return gr.Number(value, precision=0 if one.kind == "int" else None, **common)
+
+
+def _file(one: FieldSpec, common: dict[str, Any], say: Words) -> Any:
+    kinds = {accepted.split("/")[0] for accepted in one.accept}
+    common.pop("info")
+    hint = f"{one.label}" + ("" if one.required else f" ({say('form.optional')})")
+    common["label"] = hint
+    if not one.multiple and kinds == {"image"}:
+        return gr.Image(
+            type="filepath", image_mode=None, sources=["upload", "clipboard"], height=120, buttons=[],
+            elem_classes="drop", **common,
+        )  # fmt: skip
+    if not one.multiple and kinds == {"audio"}:
+        return gr.Audio(type="filepath", sources=["upload", "microphone"], elem_classes="drop", **common)
+    if not one.multiple and kinds == {"video"}:
+        return gr.Video(height=150, sources=["upload"], elem_classes="drop", **common)
+    common.pop("min_width")
+    return gr.File(
+        type="filepath", file_count="multiple" if one.multiple else "single", height=120, elem_classes="drop", **common
+    )
+
+
+def show_value(one: FieldSpec, value: Any) -> Any:
+    """A parameter as its component shows it."""
+    if one.kind == "file":
+        return value or None
+    if one.kind == "json":
+        return json.dumps(value, ensure_ascii=False) if value not in (None, [], {}) else ""
+    if one.multiple:
+        return "\n".join(map(str, value or []))
+    if value is None:
+        return None if one.kind == "bool" else ""
+    if one.default is None and one.kind in ("int", "float"):
+        return str(value)
+    return value
+
+
+def read_value(one: FieldSpec, raw: Any) -> Any:
+    """What a component holds, as the engine wants it; ``None`` where nothing was given."""
+    if one.kind == "file":
+        return raw or ([] if one.multiple else None)
+    if one.multiple and one.kind != "json":
+        lines = [line.strip() for line in str(raw or "").splitlines() if line.strip()]
+        return [_plain(one, line) for line in lines]
+    if raw is None or raw == "":
+        return "" if one.kind == "str" and one.default == "" else (one.default if one.kind == "json" else None)
+    return _plain(one, raw)
+
+
+def _plain(one: FieldSpec, raw: Any) -> Any:
+    try:
+        if one.kind == "int":
+            number = float(raw) if not isinstance(raw, str) else float(raw.strip().replace("\u202f", ""))
+            return int(number) if number.is_integer() else number  # the engine says why 2.5 is wrong
+        if one.kind == "float":
+            return float(raw.strip().replace(",", ".") if isinstance(raw, str) else raw)
+        if one.kind == "json":
+            return json.loads(raw)
+    except (ValueError, OverflowError):
+        what = "JSON" if one.kind == "json" else "a number"
+        raise BadRequest(
+            f"{one.label} is {str(raw)[:60]!r}; it must be {what}.", "Correct it, or leave it out."
+        ) from None
+    return raw

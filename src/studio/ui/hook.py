@@ -1,0 +1,75 @@
+"""How a family brings widgets of its own to the page: one object for each, named by an entry point.
+
+    [project.entry-points."studio.widgets"]
+    camera-path = "studio_orbit.page:CameraPath"
+
+The object may have any of these; what it lacks is not asked for:
+
+``widget``      the name that a parameter gives in ``json_schema_extra={"widget": "camera-path"}``
+``component``   ``component(field, language) -> gradio component`` that draws such a parameter; its value goes to
+                the parameter as it is
+``media_type``  what it can show: ``"model/gltf-binary"``, or ``"model/*"``
+``html``        ``html(url, info, language) -> str`` that shows the file at ``url``, for the result and the gallery
+``folder``      a ``pathlib.Path`` whose ``.js`` and ``.css`` files the page loads (the scripts as modules), served
+                under ``studio/widget/NAME/``
+
+The module may import Gradio; it is imported by the page only, never by the engine or the worker. The page's content
+policy holds for it: no inline script, nothing from outside. The result of ``html`` is trusted, so escape what is not
+yours.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from studio.forms import FieldSpec
+
+GROUP = "studio.widgets"
+log = logging.getLogger(__name__)
+
+
+class Widgets:
+    """All widgets that installed families bring. One that cannot be imported is left out and said in ``faults``."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Any] = {}
+        self.faults: list[str] = []
+        for point in entry_points(group=GROUP):
+            try:
+                found = point.load()
+                self._known[point.name] = found() if isinstance(found, type) else found
+            except Exception as error:
+                log.exception("the widget %s cannot be loaded", point.name)
+                self.faults.append(f"The widget {point.name} cannot be loaded: {error}.")
+
+    def component(self, field: FieldSpec, language: str) -> Any:
+        """The Gradio component for a parameter, or ``None`` if no family brings one for it."""
+        for widget in self._known.values():
+            if field.widget and getattr(widget, "widget", "") == field.widget and hasattr(widget, "component"):
+                return widget.component(field, language)
+        return None
+
+    def html(self, media_type: str, url: str, info: dict[str, Any], language: str) -> str | None:
+        """How to show a file, or ``None`` if the page's own way must do."""
+        for widget in self._known.values():
+            shown = getattr(widget, "media_type", "")
+            if shown and shown in (media_type, media_type.split("/")[0] + "/*") and hasattr(widget, "html"):
+                return str(widget.html(url, info, language))
+        return None
+
+    def folder(self, name: str) -> Path | None:
+        folder = getattr(self._known.get(name), "folder", None)
+        return Path(folder) if folder else None
+
+    def assets(self) -> list[str]:
+        """``NAME/FILE`` of every script and style sheet."""
+        return [
+            f"{name}/{file.name}"
+            for name in self._known
+            if (folder := self.folder(name)) is not None
+            for file in sorted(folder.iterdir())
+            if file.suffix in (".js", ".css")
+        ]

@@ -1,0 +1,208 @@
+"""``studio ui``: the page behind its guard, one server for each home, with no model loaded and no torch imported."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import os
+import socket
+import threading
+import webbrowser
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from studio.core import Studio
+from studio.errors import BadRequest, StudioError
+from studio.ui.guard import Gate, Guard
+
+PORT = 7860
+PORTS_TRIED = 20
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@contextlib.contextmanager
+def _gradio_without_stubs() -> Iterator[None]:
+    """Gradio writes ``.pyi`` files beside its own modules each time it is imported, which takes a third of the time
+    and fails where it is installed read-only. It skips classes whose file is not known."""
+    known = inspect.getfile
+
+    def getfile(thing: Any) -> str:
+        if isinstance(thing, type) and (type(thing).__name__ == "ComponentMeta" or thing.__name__ == "BlocksEvents"):
+            raise OSError("not asked for")
+        return known(thing)
+
+    inspect.getfile = getfile  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        inspect.getfile = known
+
+
+@contextlib.contextmanager
+def _without_applications() -> Iterator[None]:
+    """Gradio makes a whole application when a page is begun, given a queue, and ended; only the mounted one is used.
+    Leaving the others out halves the time to build the page."""
+    from gradio.routes import App
+
+    make = App.create_app
+    App.create_app = staticmethod(lambda *_args, **_options: None)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        App.create_app = staticmethod(make)  # type: ignore[method-assign]
+
+
+def _quiet_gradio(home: Path) -> None:
+    """No analytics, no look at newer versions, no share links; uploads stay in the home."""
+    os.environ.update(
+        GRADIO_ANALYTICS_ENABLED="False",
+        HF_HUB_DISABLE_TELEMETRY="1",
+        GRADIO_TEMP_DIR=str(home / "cache" / "page"),
+        GRADIO_SSR_MODE="False",
+        GRADIO_MCP_SERVER="False",
+        GRADIO_RUN_HISTORY="False",
+    )
+
+
+def build_app(studio: Studio, gate: Gate) -> Any:
+    """The whole ASGI application: guard, dress, our routes, and one Gradio page for each language."""
+    _quiet_gradio(studio.home.root)
+    with _gradio_without_stubs():
+        import gradio as gr
+    import fastapi
+
+    from studio.ui.dress import Dress
+    from studio.ui.house import House
+    from studio.ui.i18n import words_of
+    from studio.ui.page import build_page
+    from studio.ui.routes import routes_of
+    from studio.ui.theme import theme
+
+    house = House(studio)
+
+    @contextlib.asynccontextmanager
+    async def life(_app: fastapi.FastAPI) -> AsyncIterator[None]:
+        studio.work()  # what waits from an earlier time goes on at once
+        yield
+
+    app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=life)
+    app.router.routes.extend(routes_of(house))
+    for path, language in (("/fr", "fr"), ("/", "en")):
+        with _without_applications():
+            page = build_page(house, words_of(language))
+        gr.mount_gradio_app(
+            app, page, path, theme=theme(), footer_links=[], ssr_mode=False,
+            run_history=False, mcp_server=False, enable_monitoring=False, show_error=True, pwa=False,
+            allowed_paths=[str(studio.home.inputs), str(studio.home.outputs)], max_file_size="4gb",
+        )  # fmt: skip
+    return Guard(Dress(app, house.widgets.assets()), gate)
+
+
+def serve(home: Path | None, host: str, port: int | None, *, browser: bool, password_file: Path | None) -> int:
+    """Serve until Ctrl-C. Returns the exit code; raises ``BadRequest`` for an open bind without a password."""
+    password = read_password(password_file)
+    if host not in LOOPBACK and password is None:
+        raise BadRequest(
+            f"--host {host} shows the page to other machines; that needs a password.",
+            "Add --password-file FILE, or leave out --host.",
+        )
+    with Studio(home) as studio:
+        lock = FileLock(studio.home.root / "page.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return _point_to_first(studio.home.root, browser)
+        with lock, _listen(host, port) as listener:
+            address = listener.getsockname()
+            gate = Gate(hosts_of(host, address[1]), password)
+            shown = "localhost" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+            url = f"http://{f'[{shown}]' if ':' in shown else shown}:{address[1]}/"
+            _run(build_app(studio, gate), listener, url, gate, studio.home.root, browser)
+    return 0
+
+
+def read_password(file: Path | None) -> str | None:
+    """The first line of a file: a password in an argument would stand in the list of processes."""
+    if file is None:
+        return None
+    try:
+        password = file.read_text(encoding="utf-8").splitlines()[0].strip()
+    except (OSError, UnicodeDecodeError, IndexError) as error:
+        raise BadRequest(
+            f"--password-file {file} cannot be read: {error}.", "Give a text file with one line."
+        ) from None
+    if len(password) < 8:
+        raise BadRequest(
+            f"The password in {file} has {len(password)} characters; the limit is at least 8.", "Lengthen it."
+        )
+    return password
+
+
+def hosts_of(host: str, port: int) -> frozenset[str]:
+    """The values of ``Host`` that mean this server. For an open bind: every name and address of the machine."""
+    names = {"127.0.0.1", "localhost", "[::1]"}
+    if host not in LOOPBACK:
+        import psutil
+
+        names |= {socket.gethostname().lower(), host.lower()}
+        for addresses in psutil.net_if_addrs().values():
+            for one in addresses:
+                if one.family == socket.AF_INET:
+                    names.add(one.address)
+                elif one.family == socket.AF_INET6:
+                    names.add(f"[{one.address.split('%')[0]}]")
+    return frozenset(f"{name}:{port}" for name in names)
+
+
+def _listen(host: str, port: int | None) -> socket.socket:
+    """A bound socket. Without ``--port`` the next free one of a few is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    ports = [port] if port is not None else [*range(PORT, PORT + PORTS_TRIED), 0]
+    for number in ports:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, number))
+            listener.listen(128)
+            return listener
+        except OSError as error:
+            listener.close()
+            why = error
+    raise BadRequest(f"{host}:{ports[0]} cannot be listened on: {why.strerror}.", "Choose another --port or --host.")
+
+
+def _point_to_first(root: Path, browser: bool) -> int:
+    """Another server works in this home: its address instead of a second one."""
+    try:
+        url = json.loads((root / "page.json").read_text(encoding="utf-8"))["url"]
+    except (OSError, ValueError, KeyError):
+        raise StudioError("Another page is just starting in this home.", "Try again in a moment.") from None
+    print(f"Studio is open already: {url}", flush=True)  # noqa: T201 - this is the command's output
+    if browser:
+        webbrowser.open(url)
+    return 0
+
+
+def _run(app: Any, listener: socket.socket, url: str, gate: Gate, root: Path, browser: bool) -> None:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            (root / "page.json").write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
+            first = f"{url}?token={gate.token}" if gate.password is not None else url
+            print(f"Studio: {first}\nCtrl-C ends the page; jobs that were not done go on next time.", flush=True)  # noqa: T201
+            if browser:
+                threading.Thread(target=webbrowser.open, args=(first,), daemon=True).start()
+
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=1, server_header=False,
+        ws="none", h11_max_incomplete_event_size=64 * 1024,
+    )  # fmt: skip
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(config).run(sockets=[listener])
+    (root / "page.json").unlink(missing_ok=True)

@@ -1,0 +1,260 @@
+"""A tab in which something is made: a model, a box, a fold, what it would take, the result. One for all families."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio import hardware
+from studio.errors import BadRequest, StudioError
+from studio.events import Artefact
+from studio.jobs.model import JobRow
+from studio.spec import ModelSpec
+from studio.ui.form import Form, build_form
+from studio.ui.house import House
+from studio.ui.i18n import Words
+from studio.ui.tabs.jobs import newest_of
+from studio.ui.view import (
+    WAIT,
+    badge,
+    bar,
+    button,
+    empty,
+    esc,
+    facts_of,
+    figure,
+    forecast_line,
+    live,
+    progress_of,
+    push,
+    trouble,
+    what_of,
+)
+
+PERSON_WAITS = 10
+"""The priority of what is asked for on the page: somebody looks at it, so it goes before batches."""
+
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""Of every handler of the page: no overlay over what works by itself, and no endpoint for programs."""
+
+SHARE = 0.7
+"""Of the memory, what the files of the model that a tab begins with may take."""
+
+
+@dataclass
+class Maker:
+    """What a tab consists of, for the handlers that other tabs need (settings, inputs)."""
+
+    modality: str
+    chooser: Any
+    note: Any
+    tab: Any = None
+    """The tab itself: a forecast waits until somebody looks."""
+    box: Any = None
+    """The box of a conversation, where the tab has one."""
+    forms: dict[str, Form] = field(default_factory=dict)
+    groups: dict[str, Any] = field(default_factory=dict)
+
+
+def model_choices(house: House, modality: str, say: Words) -> list[tuple[str, str]]:
+    """Each model with its size and whether it fits; those that are here come first."""
+    choices = []
+    for spec in house.models(modality):
+        here = house.studio.models.files(spec.id) is not None
+        size_bytes = house.studio.models.size_bytes(spec.id)
+        size = say.size(size_bytes) if size_bytes else ""
+        mark = "●" if here else "○"
+        forecast = house.fits.of(spec.id)
+        words = [spec.id, say("fits." + forecast.verdict) if forecast else "", size]
+        choices.append((f"{mark} " + " · ".join(word for word in words if word), spec.id))
+    return choices
+
+
+def first_model(house: House, modality: str) -> str | None:
+    """What a tab begins with: the largest model here that should fit, by its files alone; else any that is here."""
+    machine = hardware.probe(house.studio.home.root)
+    room = SHARE * max([machine.ram_total_bytes, *(card.total_bytes for card in machine.gpus)])
+    models = house.models(modality)
+    models.sort(key=lambda spec: not (house.task(spec) or "").startswith("text"))  # what begins with words first
+    here = [spec for spec in models if house.studio.models.files(spec.id) is not None]
+    words = [spec for spec in here if (house.task(spec) or "").startswith("text")]
+    fitting = [spec for spec in words if (spec.download_bytes or 0) <= room]
+    return fitting[-1].id if fitting else (here or models)[0].id if models else None
+
+
+def model_note(house: House, model: str | None, say: Words) -> str:
+    """The chosen model in a line: what it is good at, and the way to get it if it is not here."""
+    if not model:
+        return "<div></div>"
+    spec = house.studio.models.get(model)
+    good = f"<span>{esc(spec.card.good_at)}</span>" if spec.card else ""
+    return f'<div class="note-line">{live("need", model=model)}{good}</div>'
+
+
+def render_need(house: House, say: Words, query: Mapping[str, str]) -> tuple[str, int]:
+    """Nothing where the model is here; else the download, its progress, and why it stopped."""
+    spec = house.studio.models.get(query.get("model", ""))
+    if house.studio.models.files(spec.id) is not None:
+        return "", 5000
+    return pull_box(house, spec, say), 500 if _pulling(house, spec) else 3000
+
+
+def _pulling(house: House, spec: ModelSpec) -> bool:
+    pull = house.pulls.of(spec.id)
+    return pull is not None and pull.running
+
+
+def pull_box(house: House, spec: ModelSpec, say: Words) -> str:
+    """The button that downloads a model, or how far it is."""
+    pull, size = house.pulls.of(spec.id), house.studio.models.size_bytes(spec.id)
+    if pull is not None and pull.running:
+        left = f" · {say('jobs.left', time=say.time(pull.left_s))}" if pull.left_s is not None else ""
+        text = f"{say.size(pull.done)} / {say.size(pull.total or size)}{left}"
+        return f'<div class="doing">{bar(pull.done / pull.total if pull.total else None)}<span>{esc(text)}</span></div>'
+    word = say("models.go_on" if pull is not None else "models.pull")
+    fault = f'<div class="trouble"><p>{esc(pull.error)}</p></div>' if pull is not None and pull.error else ""
+    gated = f"<small>{esc(say('models.gated'))}</small>" if spec.source and spec.source.gated else ""
+    label = word if size is None else f"{word} · {say.size(size)}"
+    return f"{fault}{button('pull', esc(label), kind='small primary', id=spec.id)}{gated}"
+
+
+def build(
+    house: House,
+    modality: str,
+    say: Words,
+    demo: gr.Blocks,
+    models: list[ModelSpec],
+    chooser: Any,
+    note: Any,
+    tab: Any = None,
+) -> Maker:
+    """The forms of all families of ``models`` (which do not chat), one of them visible, and the result beside them."""
+    maker = Maker(modality, chooser, note, tab=tab)
+    chosen = chooser.value
+    with gr.Row(elem_classes="make"):
+        with gr.Column(scale=2, min_width=320, elem_classes="ask"):
+            for spec in models:
+                if spec.pipeline in maker.forms:
+                    continue
+                mine = chosen is not None and house.studio.models.get(chosen).pipeline == spec.pipeline
+                with gr.Column(visible=mine, elem_classes="family") as group:
+                    form = build_form(house, spec.id, say)
+                    _buttons(house, demo, maker, form, say)
+                maker.forms[spec.pipeline], maker.groups[spec.pipeline] = form, group
+        with gr.Column(scale=3, min_width=320, elem_classes="result"):
+            gr.Markdown(live("result", tab=modality), sanitize_html=False)
+    return maker
+
+
+def _buttons(house: House, demo: gr.Blocks, maker: Maker, form: Form, say: Words) -> None:
+    """What it would take, and the button. Nothing else is wired: the result follows the queue by itself."""
+    line = gr.Markdown(WAIT, sanitize_html=False, elem_classes="forecast-box")
+    go = gr.Button(say("make.go"), variant="primary", elem_classes="go")
+    inputs = [maker.chooser, *form.components]
+
+    def forecast(model: str, *values: Any) -> str:
+        if not model or house.studio.models.get(model).pipeline != form.family:
+            return "<div></div>"
+        try:
+            params = form.params(values, house.studio.models.get(model).defaults)
+        except BadRequest as error:
+            return f'<div class="forecast unknown">{badge("unknown", say)} {esc(error)}</div>'
+        return forecast_line(house.fits.ask(model, params), say)
+
+    def ask_for(model: str, *values: Any) -> None:
+        try:
+            params = form.params(values, house.studio.models.get(model).defaults)
+            house.studio.submit(model, priority=PERSON_WAITS, **params)
+        except StudioError as error:
+            raise gr.Error(str(error), duration=12, print_exception=False) from None
+
+    go.click(ask_for, inputs, None, **QUIET)
+    changes = [component.change for component in form.planned if hasattr(component, "change")]
+    gr.on([maker.chooser.change, *changes], forecast, inputs, line, trigger_mode="always_last", **QUIET)
+    seen = demo.load if maker.tab is None else maker.tab.select
+    seen(forecast, inputs, line, **QUIET)
+
+
+def render_result(house: House, say: Words, query: Mapping[str, str]) -> tuple[str, int]:
+    """What runs or was made last in this tab, large, and a strip of what came before."""
+    modality = query.get("tab", "")
+    rows = newest_of(house, modality)
+    if not rows:
+        return empty(say("make.empty"), say("make.empty_text")), 1000
+    active = [row for row in rows if not row.ended]
+    chosen = next((row for row in rows if row.id == query.get("job")), None)
+    running = next((row for row in active if row.state == "running"), active[-1] if active else None)
+    shown = chosen or running or rows[0]
+    strip = "".join(_tile(house, row, row.id == shown.id, say) for row in rows)
+    html = (
+        f'<div data-keyed><section data-key="{shown.id}" class="shown">{_shown(house, shown, say)}</section>'
+        f'<section data-key="strip" class="strip">{strip}</section></div>'
+    )
+    return html, 350 if active else 1200
+
+
+def _shown(house: House, row: JobRow, say: Words) -> str:
+    story = house.stories.of(row)
+    parts = []
+    if not row.ended:
+        if story.preview is not None:
+            parts.append(_preview(row, story.preview.media_type, story.previews))
+        elif not story.artefacts and not story.answer:
+            parts.append('<div class="waiting"></div>')
+        if story.answer:
+            parts.append(f'<pre class="words">{esc(story.answer)}</pre>')
+        parts.append(progress_of(story, row, say))
+        parts.append(
+            f'<div class="tools">{button("cancel", esc(say("jobs.cancel")), kind="small stop", id=row.id)}</div>'
+        )
+        parts[:0] = [figure(house, made, say) for made in story.artefacts]
+    else:
+        made = house.studio.artefacts.of_job(row.id)
+        figures = [f"<figure>{figure(house, one, say)}{tools_of(one, say)}</figure>" for one in made]
+        parts.append(f'<div class="figures">{"".join(figures)}</div>')
+        if row.state != "done":
+            parts.append(trouble(row, say))
+            parts.append(f'<div class="tools">{button("retry", esc(say("jobs.retry")), kind="small", id=row.id)}</div>')
+        elif not made:
+            parts.append(f'<div class="gone">{esc(say("gallery.gone"))}</div>')
+    parts += [f'<p class="note">{esc(text)}</p>' for text in story.notes]
+    facts = facts_of(row, story, say)
+    return (
+        "".join(parts)
+        + f'<p class="facts"><b>{esc(what_of(row))}</b><br>{esc(row.model)} {"· " + esc(facts) if facts else ""}</p>'
+    )
+
+
+def tools_of(made: Artefact, say: Words) -> str:
+    """What one can do with a result."""
+    name = Path(made.path).name
+    url, label = f"studio/artefact/{made.id}/{esc(name)}", esc(say("gallery.download"))
+    tools = [
+        f'<a class="b small" href="{url}" download="{esc(name)}">{label}</a>',
+        button("again", esc(say("jobs.again")), kind="small", artefact=made.id, title=say("jobs.again_text")),
+        button("restore", esc(say("gallery.restore")), kind="small", artefact=made.id, act="1"),
+        button("use", esc(say("gallery.use")), kind="small", artefact=made.id, act="1"),
+    ]
+    return f'<div class="tools">{"".join(tools)}</div>'
+
+
+def _preview(row: JobRow, media_type: str, number: int) -> str:
+    url = f"studio/preview/{row.id}?n={number}"
+    if media_type.startswith("video/"):
+        return f'<video src="{url}" autoplay muted loop playsinline></video>'
+    return f'<img class="preview" src="{url}" alt="">'
+
+
+def _tile(house: House, row: JobRow, on: bool, say: Words) -> str:
+    """One earlier job in the strip."""
+    made = house.studio.artefacts.of_job(row.id) if row.state == "done" else []
+    inside = f'<span class="state {row.state}">{esc(say("state." + row.state))}</span>'
+    if made and made[0].media_type.startswith("image/"):
+        inside = f'<img src="studio/thumb/{made[0].id}" alt="" loading="lazy">'
+    elif row.state == "done":
+        inside = f"<span>{esc(what_of(row, 40))}</span>"
+    return push("tile on" if on else "tile", inside, title=what_of(row), set=f"job={row.id}")

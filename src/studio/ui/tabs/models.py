@@ -1,0 +1,74 @@
+"""The catalogue: what each model is good at, under which licence, how large, and whether it fits this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import gradio as gr
+
+from studio.spec import ModelSpec
+from studio.ui.house import MODALITIES, House, modality_of
+from studio.ui.i18n import Words
+from studio.ui.tabs.make import pull_box
+from studio.ui.view import badge, button, chips, empty, esc, live, panel, search
+
+
+def build(say: Words) -> None:
+    names = {kind: say(f"models.{kind}") for kind in ("all", "here")}
+    names |= {kind: say(f"tab.{kind}") for kind in MODALITIES}
+    head = chips("kind", names) + search(say("models.search"))
+    gr.Markdown(panel(head, live("models", kind="all")), sanitize_html=False)
+
+
+def render(house: House, say: Words, query: Mapping[str, str]) -> tuple[str, int]:
+    """The cards that match, and sooner again while something is downloaded."""
+    kind, words = query.get("kind", "all"), query.get("q", "").casefold().split()
+    cards = []
+    busy = False
+    for spec in house.studio.models:
+        task, here = house.task(spec), house.studio.models.files(spec.id) is not None
+        if task is None or (kind in MODALITIES and modality_of(task) != kind) or (kind == "here" and not here):
+            continue
+        text = " ".join([spec.id, task, spec.licence, spec.card.good_at if spec.card else ""]).casefold()
+        if all(word in text for word in words):
+            pull = house.pulls.of(spec.id)
+            busy = busy or (pull is not None and pull.running)
+            cards.append((not here, spec.download_bytes or 0, _card(house, say, spec, task, here)))
+    cards.sort(key=lambda card: card[:2])
+    faults = "".join(f'<p class="trouble" data-key="fault{n}">{esc(text)}</p>' for n, text in enumerate(house.faults))
+    if not cards:
+        return faults + empty(say("models.none"), say("models.none_text")), 4000
+    inside = "".join(card for _, _, card in cards)
+    return f'<div class="cards" data-keyed>{faults}{inside}</div>', 500 if busy else 4000
+
+
+def _card(house: House, say: Words, spec: ModelSpec, task: str, here: bool) -> str:
+    forecast = house.fits.of(spec.id)
+    about = f"<p>{esc(spec.card.good_at)}</p><p class='limits'>{esc(spec.card.limits)}</p>" if spec.card else ""
+    tongues = f" · {esc(', '.join(spec.card.languages))}" if spec.card and spec.card.languages else ""
+    size_bytes = house.studio.models.size_bytes(spec.id)
+    size = f" · {esc(say.size(size_bytes))}" if size_bytes else ""
+    mark = badge(forecast.verdict, say) if forecast else '<span class="badge wait">…</span>'
+    why = f'<p class="why">{esc(forecast.why)}</p>' if forecast and forecast.verdict == "no" and forecast.why else ""
+    need = ""
+    if forecast and forecast.plan is not None and forecast.plan.fits:
+        plan = forecast.plan
+        needs = [f"{say.size(plan.peak_vram_bytes)} {say('plan.vram')}"] if plan.peak_vram_bytes else []
+        needs += [f"{say.size(plan.peak_ram_bytes)} {say('plan.ram')}"] if plan.peak_ram_bytes else []
+        need = f"<small>{esc(' · '.join(needs))}</small>"
+    makes = task.replace("->", " → ")
+    proof = say(f"models.proof_{spec.proof}")
+    facts = f"<small>{esc(makes)}{size} · {esc(spec.licence)}{tongues} · {esc(proof)}</small>"
+    head = f"<header><b>{esc(spec.id)}</b>{mark}</header>"
+    foot = f'<div class="foot">{_foot(house, say, spec, here)}</div>'
+    return f'<article class="card" data-key="{esc(spec.id)}">{head}{facts}{about}{why}{need}{foot}</article>'
+
+
+def _foot(house: House, say: Words, spec: ModelSpec, here: bool) -> str:
+    if not here:
+        return pull_box(house, spec, say)
+    ready = f'<span class="ready">{esc(say("models.ready"))}</span>'
+    if spec.source is None:
+        return ready
+    sure = say("models.sure", model=spec.id)
+    return ready + button("remove", esc(say("models.remove")), kind="small quiet", id=spec.id, sure=sure)

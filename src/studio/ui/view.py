@@ -1,0 +1,177 @@
+"""Pieces of HTML that several tabs use. Every value from outside goes through ``esc``."""
+
+from __future__ import annotations
+
+import json
+import time
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from studio.events import Artefact
+from studio.jobs.model import JobRow
+from studio.ui.fits import Forecast
+from studio.ui.house import House
+from studio.ui.i18n import Words
+from studio.ui.story import Story
+
+CUT = 4000
+WAIT = '<div class="forecast wait"></div>'
+
+
+def esc(value: object) -> str:
+    return escape(str(value), quote=True)
+
+
+def button(do: str, label: str, *, kind: str = "", title: str = "", **data: object) -> str:
+    """A button that ``keys.js`` obeys: it posts ``do`` and the data, or hands them to the tab."""
+    return push(f"b {kind}".strip(), label, title=title, do=do, **data)
+
+
+def push(kind: str, label: str, *, title: str = "", **data: object) -> str:
+    """A plain button of class ``kind`` with data that ``keys.js`` reads: ``set``, ``toggle``, ``tab``, ``fill`` ..."""
+    values = "".join(f' data-{name}="{esc(value)}"' for name, value in data.items())
+    tip = f' title="{esc(title)}" aria-label="{esc(title)}"' if title else ""
+    return f'<button type="button" class="{kind}"{values}{tip}>{label}</button>'
+
+
+def search(text: str) -> str:
+    """A box that narrows the live piece of the same panel."""
+    return f'<input type="search" data-search="q" placeholder="{esc(text)}" aria-label="{esc(text)}">'
+
+
+def chips(name: str, labels: dict[str, str]) -> str:
+    """Filters of the live piece of the same panel; the first is on."""
+    first = next(iter(labels))
+    inside = "".join(
+        push("chip on" if value == first else "chip", esc(label), set=f"{name}={value}&page=0")
+        for value, label in labels.items()
+    )
+    return f'<div class="chips">{inside}</div>'
+
+
+def panel(head: str, body: str) -> str:
+    return f'<div class="panel"><div class="head">{head}</div>{body}</div>'
+
+
+def live(source: str, *, kind: str = "", **query: object) -> str:
+    """A place that ``keys.js`` fills and keeps up to date from ``studio/live/SOURCE``."""
+    values = "&".join(f"{name}={value}" for name, value in query.items())
+    return f'<div class="live {kind}" data-src="studio/live/{esc(source)}{"?" + esc(values) if values else ""}"></div>'
+
+
+def empty(title: str, text: str = "", more: str = "") -> str:
+    return f'<div class="empty"><h3>{esc(title)}</h3><p>{esc(text)}</p>{more}</div>'
+
+
+def badge(verdict: str, say: Words) -> str:
+    return f'<span class="badge {verdict}">{esc(say("fits." + verdict))}</span>'
+
+
+def bar(share: float | None) -> str:
+    """A progress bar; ``None``: the end is not known."""
+    if share is None:
+        return '<div class="bar busy" role="progressbar"><i></i></div>'
+    percent = max(0.0, min(100.0, 100 * share))
+    return (
+        f'<div class="bar" role="progressbar" aria-valuenow="{percent:.0f}"><i style="width:{percent:.1f}%"></i></div>'
+    )
+
+
+def forecast_line(forecast: Forecast, say: Words) -> str:
+    """What it would take, before anything is pressed."""
+    plan = forecast.plan
+    if plan is None:
+        return f'<div class="forecast {forecast.verdict}">{badge(forecast.verdict, say)} {esc(forecast.why)}</div>'
+    parts = []
+    if plan.peak_vram_bytes:
+        parts.append((say("plan.vram"), say.size(plan.peak_vram_bytes)))
+    parts += [
+        (say("plan.ram"), say.size(plan.peak_ram_bytes)),
+        (say("plan.disk"), say.size(plan.disk_bytes)),
+        (say("plan.time"), ("≈ " if plan.estimated and plan.seconds is not None else "") + say.time(plan.seconds)),
+    ]
+    facts = "".join(f"<span><small>{esc(name)}</small>{esc(value)}</span>" for name, value in parts)
+    why = f'<p class="why">{esc(plan.nearest)}</p>' if not plan.fits else ""
+    return f'<div class="forecast {forecast.verdict}">{badge(forecast.verdict, say)}{facts}{why}</div>'
+
+
+def progress_of(story: Story, job: JobRow, say: Words) -> str:
+    """The bar of a job with its phase and the time left."""
+    step = story.progress
+    if job.state == "queued":
+        return f'<div class="doing">{bar(0)}<span>{esc(say("jobs.waits"))}</span></div>'
+    if step is None:
+        return f'<div class="doing">{bar(None)}<span>{esc(say("jobs.starts"))}</span></div>'
+    share = step.done / step.total if step.total else None
+    if share == 1:  # the phase is over and nobody said what comes next
+        return f'<div class="doing">{bar(None)}<span>{esc(phase_name(step.phase, say))}</span></div>'
+    left = f" · {say('jobs.left', time=say.time(step.eta_s))}" if step.eta_s is not None else ""
+    count = f" {step.done:g}/{step.total:g}" if step.total > 1 else ""
+    return f'<div class="doing">{bar(share)}<span>{esc(phase_name(step.phase, say) + count + left)}</span></div>'
+
+
+def phase_name(phase: str, say: Words) -> str:
+    return say(f"phase.{phase}") if say.has(f"phase.{phase}") else phase.replace("_", " ").capitalize()
+
+
+def what_of(job: JobRow, length: int = 90) -> str:
+    """The request in a few words: its prompt, or its input file."""
+    words = next((job.params[name] for name in ("prompt", "text", "lyrics") if job.params.get(name)), "")
+    text = " ".join(str(words).split())
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def figure(house: House, made: Artefact, say: Words) -> str:
+    """An artefact as large as its place allows."""
+    url, kind = f"studio/artefact/{made.id}", made.media_type.split("/")[0]
+    if not Path(made.path).is_file():
+        return f'<div class="gone">{esc(say("gallery.gone"))}</div>'
+    own = house.widgets.html(made.media_type, url, made.info, say.language)
+    if own is not None:
+        return f'<div class="own">{own}</div>'
+    if kind == "image":
+        return f'<a class="picture" href="{url}" target="_blank"><img src="{url}" alt="" decoding="async"></a>'
+    if kind == "video":
+        return f'<video src="{url}" controls loop playsinline preload="metadata"></video>'
+    if kind == "audio":
+        return f'<audio src="{url}" controls preload="metadata"></audio>'
+    if kind == "text" or made.media_type == "application/json":
+        text = made.text
+        return f'<pre class="words">{esc(text[:CUT])}{"…" if len(text) > CUT else ""}</pre>'
+    return f'<a class="b" href="{url}" download>{esc(say("gallery.download"))} · {esc(say.size(made.bytes))}</a>'
+
+
+def facts_of(job: JobRow, story: Story, say: Words) -> str:
+    """How long it took, which seed, how much energy: one quiet line under a result."""
+    facts = []
+    if job.started and job.finished:
+        facts.append(say.time(job.finished - job.started))
+    rate = story.info.get("tokens_per_s")
+    if isinstance(rate, int | float):
+        facts.append(say("chat.rate", rate=say.number(rate, 1)))
+    if job.params.get("seed") is not None:
+        facts.append(f"{say('make.seed')} {job.params['seed']}")
+    if story.done is not None and story.done.energy_j is not None:
+        facts.append(f"{say.number(story.done.energy_j, 0)} J")
+    return " · ".join(facts)
+
+
+def trouble(job: JobRow, say: Words) -> str:
+    """An end that is none: what happened, and the way out."""
+    if job.state == "cancelled":
+        return f'<div class="trouble quiet">{esc(say("jobs.was_cancelled"))}</div>'
+    hint = f"<p>{esc(job.hint)}</p>" if job.hint else ""
+    return f'<div class="trouble"><b>{esc(say("state." + job.state))}</b><p>{esc(job.error)}</p>{hint}</div>'
+
+
+def clock(seconds: float, say: Words) -> str:
+    """Today the hour, else the day."""
+    then, now = time.localtime(seconds), time.localtime()
+    if then[:3] == now[:3]:
+        return time.strftime("%H:%M", then)
+    return time.strftime("%d/%m/%Y" if say.language == "fr" else "%Y-%m-%d", then)
+
+
+def as_json(value: Any) -> str:
+    return f'<pre class="json">{esc(json.dumps(value, indent=2, ensure_ascii=False))}</pre>'

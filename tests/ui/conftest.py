@@ -1,0 +1,128 @@
+"""A page server in a process of its own with a foreign family, and a browser that is found, installed, or missed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from page_server import Page, StartPage
+
+from toolbox import install_family, until
+
+PLUGINS = Path(__file__).parent / "plugins"
+TOYS = Path(__file__).parents[1] / "core" / "plugins"
+
+
+@pytest.fixture(scope="session")
+def page_plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The families ``toy``, ``faulty`` and ``paint`` and the widget ``knob``, as pip would leave them."""
+    folder = tmp_path_factory.mktemp("page-packages")
+    for source, package, name, value in (
+        (TOYS, "toyfamily", "toy", "toyfamily.family:Toy"),
+        (TOYS, "faultyfamily", "faulty", "faultyfamily.family:Faulty"),
+        (PLUGINS, "paintfamily", "paint", "paintfamily.family:Paint"),
+    ):
+        shutil.copytree(source / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        install_family(folder, package, {name: value})
+    points = folder / "paintfamily-1.0.dist-info" / "entry_points.txt"
+    points.write_text(points.read_text() + "\n[studio.widgets]\nknob = paintfamily.page:Knob\n")
+    return folder
+
+
+@pytest.fixture
+def foreign(page_plugins: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same families visible in this process."""
+    monkeypatch.syspath_prepend(str(page_plugins))
+    return page_plugins
+
+
+@pytest.fixture(scope="session")
+def start_page(page_plugins: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartPage]:
+    """Starts ``studio ui`` as a person would; what is left of it goes at the end."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*args: str, home: Path | None = None) -> Page:
+        home = home or tmp_path_factory.mktemp("page") / "home"
+        home.mkdir(exist_ok=True)
+        models = Path(os.environ["STUDIO_TEST_MODELS"]).absolute()
+        if models.is_dir() and not (home / "models").exists():
+            (home / "models").symlink_to(models, target_is_directory=True)
+        log = home / "page.log"
+        environment = {**os.environ, "STUDIO_HOME": str(home), "PYTHONPATH": str(page_plugins), "PYTHONUNBUFFERED": "1"}
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "studio.cli.main", "ui", "--no-browser", "--port", "0", *args],
+                stdout=output, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
+            )  # fmt: skip
+        started.append(process)
+        until("the page's address", lambda: "http://" in log.read_text() or process.poll() is not None, 120)
+        text = log.read_text()
+        assert process.poll() is None, text
+        return Page(next(word for word in text.split() if word.startswith("http://")), home, process, log)
+
+    yield start
+    for process in started:
+        process.terminate()
+    for process in started:
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def page(start_page: StartPage) -> Page:
+    """One server for the tests that only look or add."""
+    if not (Path(os.environ["STUDIO_TEST_MODELS"]) / "locks" / "starter-text.json").is_file():
+        pytest.fail("The starter model is missing: run make test, which gets it.", pytrace=False)
+    return start_page()
+
+
+def find_chromium() -> str | None:
+    """A Chromium of the system, or playwright's own."""
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        if found := shutil.which(name):
+            return found
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+    return own if Path(own).exists() else None
+
+
+def get_chromium() -> str | None:
+    """Install one where that is possible: Debian's as root, else playwright's into the user's cache."""
+    attempts = [[sys.executable, "-m", "playwright", "install", "chromium"]]
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
+        attempts.insert(0, ["sh", "-c", "apt-get update -qq && apt-get install -y -qq chromium"])
+    for command in attempts:
+        try:
+            subprocess.run(command, capture_output=True, timeout=150, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if found := find_chromium():
+            return found
+    return None
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, or a skip that says how to get one. Not for longer than a module: it keeps an event loop running."""
+    if importlib.util.find_spec("playwright") is None:
+        pytest.skip("playwright is not installed: pip install playwright")
+    path = find_chromium() or get_chromium()
+    if path is None:
+        pytest.skip("no Chromium: apt-get install chromium, or python -m playwright install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

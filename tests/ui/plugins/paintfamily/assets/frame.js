@@ -1,0 +1,3 @@
+customElements.define("paint-frame", class extends HTMLElement {
+  connectedCallback() { this.dataset.drawn = "yes"; }
+});

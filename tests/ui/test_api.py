@@ -1,0 +1,107 @@
+"""Programs: ``gradio_client`` runs every installed modality by named endpoints, against a real server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from page_server import Page, StartPage
+
+TORCH = ("torch", "diffusers", "transformers", "llama_cpp")
+
+
+@pytest.fixture(scope="module")
+def client(page: Page) -> Any:
+    from gradio_client import Client
+
+    return Client(page.url, verbose=False, analytics_enabled=False)
+
+
+def test_text_is_made_by_the_starter_model(client: Any, page: Page) -> None:
+    params = {"prompt": "Name a colour.", "max_tokens": 8, "seed": 3, "temperature": 0}
+    made = client.predict("starter-text", params, api_name="/run")
+    assert made["state"] == "done"
+    assert made["text"].strip()
+    [artefact] = made["artefacts"]
+    assert httpx.get(page.url + artefact["url"]).text == made["text"]
+    assert client.predict(made["job"], api_name="/job")["text"] == made["text"]
+
+
+def test_every_modality_has_the_same_endpoint(client: Any, page: Page) -> None:
+    made = client.predict("paint", {"prompt": "a door", "colour": "blue"}, api_name="/run")
+    [url] = client.predict(made["job"], api_name="/files")
+    assert httpx.get(page.url + url).headers["content-type"] == "image/png"
+    assert {"starter-text", "paint"} <= {model["id"] for model in client.predict(api_name="/models")}
+    assert client.predict("paint", {}, api_name="/plan")["fits"] is True
+
+
+def test_a_bad_request_is_one_line(client: Any) -> None:
+    with pytest.raises(Exception, match="starter-text has no parameter 'promt'"):
+        client.predict("starter-text", {"promt": "x"}, api_name="/run")
+
+
+def test_a_job_is_queued_and_cancelled(client: Any, tmp_path: Path) -> None:
+    job = client.predict("paint", {"prompt": "x", "wait_for": str(tmp_path / "never")}, api_name="/submit")["job"]
+    assert client.predict(job, api_name="/cancel")["cancelled"] is True
+    assert client.predict(job, api_name="/job")["state"] == "cancelled"
+
+
+def test_the_server_s_process_holds_no_torch(page: Page) -> None:
+    maps = Path(f"/proc/{page.process.pid}/maps")
+    if not maps.exists():
+        pytest.skip("only Linux tells which libraries a process holds")
+    libraries = maps.read_text()
+    assert "libpython" in libraries or "python" in libraries
+    for name in ("libtorch", "libllama", "libggml"):
+        assert name not in libraries
+
+
+def test_building_the_page_imports_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from studio.core import Studio; from studio.ui.guard import Gate;"
+        "from studio.ui.server import build_app, hosts_of\n"
+        f"with Studio({str(tmp_path)!r}) as studio: build_app(studio, Gate(hosts_of('127.0.0.1', 1)))\n"
+        f"print([name for name in {TORCH!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_password_guards_programs_too(start_page: StartPage, tmp_path: Path) -> None:
+    word = tmp_path / "password"
+    word.write_text("correct horse battery\n")
+    page = start_page("--password-file", str(word))
+    address, _, token = page.url.partition("?token=")
+    assert token
+    assert httpx.get(address + "config").status_code == 401
+    assert httpx.get(address + "studio/live/jobs").status_code == 401
+    right = {"authorization": "Bearer correct horse battery"}
+    assert httpx.get(address + "config", headers=right).status_code == 200
+    with httpx.Client(follow_redirects=False) as browser:
+        assert browser.get(page.url).status_code == 303
+        assert browser.get(address).status_code == 200
+    assert httpx.get(page.url).status_code == 401
+    logged = "".join(file.read_text() for file in (page.home / "logs").glob("*") if file.is_file())
+    assert token not in logged
+    assert page.log.read_text().count(token) == 1  # printed once, for the person who started it
+
+
+def test_a_second_start_points_to_the_first(page: Page) -> None:
+    command = [sys.executable, "-m", "studio.cli.main", "ui", "--no-browser"]
+    environment = {**os.environ, "STUDIO_HOME": str(page.home)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert done.returncode == 0
+    assert page.url in done.stdout
+
+
+def test_an_open_bind_exits_with_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "studio.cli.main", "ui", "--no-browser", "--host", "0.0.0.0"]  # noqa: S104
+    environment = {**os.environ, "STUDIO_HOME": str(tmp_path / "home")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "password" in done.stderr

@@ -1,0 +1,238 @@
+"""The whole application in this process: pieces of the page, buttons, files, and a foreign family's form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from studio.core import Studio
+from studio.events import Artefact
+from studio.ui.guard import Gate
+from studio.ui.server import build_app, hosts_of
+from toolbox import until
+
+# Gradio leaves an event loop behind when it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+ORIGIN = "http://127.0.0.1:7860"
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory, page_plugins: Path) -> Iterator[Studio]:
+    """An engine without a worker process, with the families of ``page_plugins``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(page_plugins))
+        with Studio(tmp_path_factory.mktemp("app") / "home", executor="inline") as studio:
+            yield studio
+
+
+@pytest.fixture(scope="module")
+def client(studio: Studio) -> Iterator[TestClient]:
+    app = build_app(studio, Gate(hosts_of("127.0.0.1", 7860)))
+    with TestClient(app, base_url=ORIGIN, follow_redirects=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def painted(studio: Studio) -> Artefact:
+    [made] = studio.run("paint", prompt="a <b>barn</b>", colour="green", seed=5)
+    return made
+
+
+def do(client: TestClient, **asked: Any) -> Any:
+    return client.post("/studio/do", json=asked)
+
+
+def live(client: TestClient, piece: str, language: str = "") -> str:
+    answer = client.get(f"{language}/studio/live/{piece}")
+    assert answer.status_code == 200, answer.text
+    assert int(answer.headers["x-next-ms"]) >= 100
+    return str(answer.text)
+
+
+def test_both_pages_come_dressed(client: TestClient) -> None:
+    for path, language in (("/", "en"), ("/fr/", "fr")):
+        page = client.get(path, headers={"accept-language": language, "accept": "text/html"})
+        assert page.status_code == 200
+        assert f'lang="{language}"' in page.text
+        assert "studio/style.css" in page.text
+        assert "studio/widget/knob/frame.js" in page.text
+        nonce = re.search(r"'nonce-([\w-]+)'", page.headers["content-security-policy"])
+        assert nonce is not None
+        scripts = re.findall(r"<script[^>]*>", page.text)
+        assert scripts
+        assert all(f'nonce="{nonce[1]}"' in script for script in scripts)
+        loaded = re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=\"(https?:)?//", page.text)
+        assert loaded == []
+
+
+def test_the_browser_s_language_chooses_the_page(client: TestClient) -> None:
+    wants = {"accept": "text/html", "accept-language": "fr-CA,fr;q=0.9,en;q=0.4"}
+    assert client.get("/", headers=wants).headers["location"] == "/fr/"
+    assert client.get("/", headers={**wants, "cookie": "studio_language=en"}).status_code == 200
+    assert client.get("/", headers={"accept-language": "fr"}).status_code == 200  # a program is not sent elsewhere
+    chosen = client.get("/studio/language/fr")
+    assert chosen.headers["location"] == "/fr/"
+    assert "studio_language=fr" in chosen.headers["set-cookie"]
+    assert client.get("/studio/language/xx").status_code == 404
+    client.cookies.clear()
+
+
+def test_pieces_are_sent_again_only_when_they_changed(client: TestClient, painted: Artefact) -> None:
+    first = client.get("/studio/live/jobs")
+    again = client.get("/studio/live/jobs", headers={"x-tag": first.headers["x-tag"]})
+    assert again.status_code == 204
+    assert client.get("/studio/live/nothing").status_code == 404
+
+
+def test_a_result_shows_with_its_family_s_own_viewer(client: TestClient, painted: Artefact) -> None:
+    html = live(client, "result?tab=image")
+    assert f'<paint-frame src="studio/artefact/{painted.id}">' in html
+    assert "a &lt;b&gt;barn&lt;/b&gt;" in html
+    assert "<b>barn" not in html
+    script = client.get("/studio/widget/knob/frame.js")
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert "customElements" in script.text
+    assert client.get("/studio/widget/knob/../page.py").status_code == 404
+    assert client.get("/studio/widget/knob/page.py").status_code == 404
+
+
+def test_jobs_and_gallery_speak_both_languages(client: TestClient, painted: Artefact) -> None:
+    assert "done" in live(client, "jobs")
+    assert "terminée" in live(client, "jobs", "/fr")
+    assert "Recipe" in live(client, f"gallery?item={painted.id}")
+    assert "Recette" in live(client, f"gallery?item={painted.id}", "/fr")
+
+
+def test_files_come_by_id_only(client: TestClient, studio: Studio, painted: Artefact) -> None:
+    whole = client.get(f"/studio/artefact/{painted.id}")
+    assert whole.headers["content-type"] == "image/png"
+    assert whole.content == Path(painted.path).read_bytes()
+    assert "sandbox" in whole.headers["content-security-policy"]
+    assert client.get(f"/studio/thumb/{painted.id}").headers["content-type"] == "image/webp"
+    for name in ("..%2f..%2fetc%2fpasswd", "%2e%2e", "etc", "C:%5Cx", "a%00b"):
+        assert client.get(f"/studio/artefact/{name}").status_code == 404, name
+        assert client.get(f"/studio/input/{name}").status_code == 404, name
+        assert client.get(f"/studio/thumb/{name}").status_code == 404, name
+    assert client.get(f"/gradio_api/file={studio.home.database}").status_code in (403, 404)
+    assert client.get("/gradio_api/file=/etc/passwd").status_code in (403, 404)
+
+
+def test_the_same_again_from_an_artefact(client: TestClient, studio: Studio, painted: Artefact) -> None:
+    assert do(client, do="again", artefact=painted.id).status_code == 200
+    newest = studio.jobs.find(limit=1)[0]
+    [made] = studio.jobs.get(newest.id).result()
+    assert made.content_sha256 == painted.content_sha256
+
+
+def test_the_queue_is_ordered_cancelled_and_retried(client: TestClient, studio: Studio) -> None:
+    studio.queue.pause(True)
+    ids = [studio.submit("paint", prompt=f"number {number}").id for number in range(3)]
+
+    def order() -> list[str]:
+        waiting = sorted(studio.queue.find(states=["queued"]), key=lambda row: (-row.priority, row.position))
+        return [row.id for row in waiting if row.id in ids]
+
+    assert order() == ids
+    do(client, do="up", id=ids[2])
+    assert order() == [ids[0], ids[2], ids[1]]
+    do(client, do="down", id=ids[0])
+    assert order() == [ids[2], ids[0], ids[1]]
+    do(client, do="first", id=ids[1])
+    assert order() == [ids[1], ids[2], ids[0]]
+    do(client, do="up", id=ids[2])
+    assert order() == [ids[2], ids[1], ids[0]]
+    do(client, do="cancel", id=ids[0])
+    assert studio.queue.get(ids[0]).state == "cancelled"
+    assert do(client, do="up", id=ids[0]).status_code == 400
+    assert "Paused" in live(client, "status")
+    do(client, do="retry", id=ids[0])
+    do(client, do="resume")
+    for job in ids:
+        assert len(studio.jobs.get(job).result()) == 1
+
+
+def test_a_failure_says_what_and_the_way_out(client: TestClient, studio: Studio) -> None:
+    job = studio.submit("faulty", fault="plain")
+    until("the end", lambda: studio.queue.get(job.id).ended)
+    html = live(client, "jobs?show=trouble")
+    assert "The moon is not in the sky." in html
+    assert "Wait for the night." in html
+
+
+def test_unknown_actions_and_bodies_are_refused(client: TestClient) -> None:
+    assert do(client, do="explode").status_code == 400
+    assert do(client, do="cancel").status_code == 400
+    assert do(client, do="cancel", id="nothing-like-it").status_code == 404
+    assert do(client, do="delete", artefact="../../etc").status_code == 404
+    assert do(client, do="delete-chat", chat="../x").status_code == 404
+    assert client.post("/studio/do", content=b"[1]", headers={"content-type": "application/json"}).status_code == 400
+
+
+def test_deleting_removes_the_file_the_recipe_and_the_thumbnail(client: TestClient, studio: Studio) -> None:
+    [made] = studio.run("paint", prompt="to go", colour="blue")
+    client.get(f"/studio/thumb/{made.id}")
+    thumb = studio.made.thumbnail(made.id)
+    assert thumb.is_file()
+    assert do(client, do="delete", artefact=made.id).status_code == 200
+    assert not Path(made.path).exists()
+    assert not Path(made.path + ".recipe.json").exists()
+    assert not thumb.exists()
+    assert client.get(f"/studio/artefact/{made.id}").status_code == 404
+
+
+def test_a_thousand_artefacts_come_in_pages(client: TestClient, studio: Studio, painted: Artefact) -> None:
+    job = studio.queue.get(painted.id.rsplit("-", 1)[0])
+    with studio.database.write():
+        for number in range(100, 1100):
+            copy = painted.model_copy(update={"id": f"{job.id}-{number}"})
+            studio.artefacts.record(copy, job_id=job.id, number=number)
+    count, page = studio.made.find("image/%", "", 60, 960)
+    assert count >= 1000
+    assert len(page) == min(60, count - 960)
+    html = live(client, "gallery?kind=image&page=3")
+    assert html.count("data-key=") == 60
+    assert html.count('loading="lazy"') == 60
+    assert "181–240" in html
+    assert live(client, "gallery?kind=audio").count("data-key=") == 0
+    assert "data-key=" in live(client, "gallery?q=barn")
+    assert "data-key=" not in live(client, "gallery?q=ba%25n")
+
+
+def test_a_model_that_is_not_here_offers_its_download(client: TestClient) -> None:
+    html = live(client, "need?model=starter-text")
+    assert 'data-do="pull"' in html
+    cards = live(client, "models?q=starter-text")
+    assert "Apache-2.0" in cards
+    assert 'data-do="pull"' in cards
+
+
+def test_the_machine_tells_what_it_has(client: TestClient) -> None:
+    html = live(client, "machine", "/fr")
+    assert "Mémoire" in html
+    assert 'data-do="pause"' in html
+
+
+def test_a_foreign_family_has_a_complete_form(client: TestClient) -> None:
+    """Found in the page's own description, as the browser gets it."""
+    for path, labels in (
+        ("/", {"Prompt", "Colour", "Side", "Copies", "Frame", "Knob Tilt en"}),
+        ("/fr/", {"Sujet", "Couleur", "Côté", "Copies", "Frame", "Knob Tilt fr"}),
+    ):
+        config = client.get(f"{path}config").json()
+        shown = {part["props"].get("label") for part in config["components"]}
+        assert labels <= shown
+        kinds = {part["props"].get("label"): part["type"] for part in config["components"]}
+        assert kinds["Couleur" if "fr" in path else "Colour"] in ("radio", "dropdown")
+        assert kinds["Frame"] == "checkbox"
+
+
+def test_only_named_endpoints_are_public(client: TestClient) -> None:
+    info = client.get("/gradio_api/info").json()
+    assert set(info["named_endpoints"]) == {"/run", "/submit", "/job", "/cancel", "/plan", "/models", "/files"}
+    assert info["unnamed_endpoints"] == {}

@@ -1,0 +1,65 @@
+"""Values of a form become the parameters that the engine checks, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from studio.errors import BadRequest
+from studio.forms import FieldSpec
+from studio.ui.form import Form, read_value, show_value
+
+
+def spec(**values: Any) -> FieldSpec:
+    return FieldSpec(**{"name": "x", "kind": "str", "label": "X", "description": "", **values})
+
+
+@pytest.mark.parametrize(
+    ("field", "raw", "value"),
+    [
+        (spec(kind="int", default=3), 5.0, 5),
+        (spec(kind="int", default=None), "7", 7),
+        (spec(kind="int", default=None), "", None),
+        (spec(kind="int", default=3), 2.5, 2.5),
+        (spec(kind="float", default=None), "0,5", 0.5),
+        (spec(kind="bool", default=False), True, True),
+        (spec(kind="choice", choices=("a", "b"), default=None), "", None),
+        (spec(kind="str", multiple=True), " a \n\n b", ["a", "b"]),
+        (spec(kind="int", multiple=True), "1\n2", [1, 2]),
+        (spec(kind="json", default=None), '{"a": 1}', {"a": 1}),
+        (spec(kind="json", default=None), "", None),
+        (spec(kind="file"), None, None),
+        (spec(kind="file", multiple=True), None, []),
+        (spec(kind="str", default=""), "", ""),
+    ],
+)
+def test_raw_values(field: FieldSpec, raw: Any, value: Any) -> None:
+    assert read_value(field, raw) == value
+    assert isinstance(read_value(field, raw), type(value))
+
+
+@pytest.mark.parametrize("field", [spec(kind="int", default=None), spec(kind="float", default=None), spec(kind="json")])
+def test_nonsense_is_said_in_one_line(field: FieldSpec) -> None:
+    with pytest.raises(BadRequest, match="X is 'three'; it must be"):
+        read_value(field, "three")
+
+
+def test_only_what_differs_is_asked_for() -> None:
+    fields = (
+        spec(name="prompt", required=True), spec(name="steps", kind="int", default=20),
+        spec(name="scale", kind="float", default=7.0), spec(name="words", multiple=True, default=[]),
+    )  # fmt: skip
+    form = Form("f", fields)
+    assert form.params(["hi", 20, 7, ""], {}) == {"prompt": "hi"}
+    assert form.params(["hi", 20, 7, ""], {"steps": 4}) == {"prompt": "hi", "steps": 20}
+    assert form.params(["hi", 4, 3.5, "a"], {"steps": 4}) == {"prompt": "hi", "scale": 3.5, "words": ["a"]}
+    with pytest.raises(BadRequest, match="X is empty"):
+        form.params(["hi", None, 7, ""], {})
+
+
+@pytest.mark.parametrize("value", [None, 5, "text", ["a", "b"], {"a": [1]}, True])
+def test_shown_values_can_be_read_again(value: Any) -> None:
+    kinds = {type(None): "int", int: "int", str: "str", list: "str", dict: "json", bool: "bool"}
+    field = spec(kind=kinds[type(value)], multiple=isinstance(value, list), default=None)
+    assert read_value(field, show_value(field, value)) == value
