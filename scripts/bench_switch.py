@@ -28,7 +28,7 @@ from studio.jobs.execute import Engine
 from studio.jobs.model import Task
 from studio.pipeline import Budget
 from studio.store.home import Home
-from studio.units import MIB, format_bytes
+from studio.units import GIB, MIB, format_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "switching_cpu.json"
@@ -81,7 +81,12 @@ def main() -> None:
         home.models.symlink_to(options.models.resolve(), target_is_directory=True)
         engine = Engine(home)
         # Room for either, and never for both: whatever is loaded leaves too little for the other.
-        engine.memory._free = lambda: Budget(ram_bytes=0 if engine.memory.held() else 3 * 1024 * MIB, threads=1)
+        free = engine.memory._free
+
+        def either() -> Budget:
+            return free().model_copy(update={"ram_bytes": 550 * MIB if engine.memory.held() else 3 * GIB})
+
+        engine.memory._free = either
         begun = time.perf_counter()
         sizes, loads = switches(engine, options.switches)
     settled = sizes[len(sizes) // 10 :]

@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     options = parser.parse_args()
 
+    command = "python scripts/measure_starter_image.py"
     pipe = StableDiffusionPipeline.from_pretrained(options.weights, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     dataset = data.load_dataset(options.work / "downloads", pipe.unet.config.sample_size * pipe.vae_scale_factor)
@@ -104,7 +105,7 @@ def main() -> None:
     disturbed = judge.disturb(real, torch.Generator().manual_seed(99))
     result = {
         "what": "starter-image: does a classifier, trained on the real pictures alone, find the caption's concept?",
-        "command": "python scripts/measure_starter_image.py",
+        "command": f"{command} --judge-steps {options.judge_steps} --seeds {options.seeds}",
         "machine": {"processor": "CPU", "cores": os.cpu_count(), "system": platform.system()},
         "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
         "sha256": {

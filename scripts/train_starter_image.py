@@ -2,7 +2,7 @@
 
     python scripts/train_starter_image.py --minutes 85
     python scripts/train_starter_image.py --minutes 85 --resume      # after a cut
-    python scripts/train_starter_image.py --steps 700 2700 500       # the same weights every time on the same machine
+    python scripts/train_starter_image.py --steps 700 2700 600 500   # the same weights every time on the same machine
 
 Writes the pipeline in fp16 to the family's folder and a labelled sheet of samples to docs/. Needs the `train` extra.
 On a machine that is busy with other work, OMP_WAIT_POLICY=PASSIVE keeps the threads from burning time at barriers.
@@ -31,8 +31,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--steps",
         type=int,
-        nargs=3,
-        metavar=("VAE", "DENOISER", "DECODER"),
+        nargs=4,
+        metavar=("VAE", "DENOISER", "PHRASES", "DECODER"),
         help="fixed steps instead of measured ones",
     )
     parser.add_argument("--seed", type=int, default=0)

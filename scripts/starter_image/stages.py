@@ -1,4 +1,5 @@
-"""The stages: the autoencoder; the denoiser with its text encoder; then the autoencoder's decoder once more.
+"""The stages: the autoencoder; the denoiser with its text encoder; both of these with words around the captions; the
+autoencoder's decoder once more.
 
 Each step draws its batch from a generator seeded with (seed, stage, step) alone. So a run that was cut and resumed goes
 through exactly the batches of an uninterrupted one, and ends with the same weights.
@@ -9,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
@@ -17,9 +19,10 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from torch import nn
 from torch.nn import functional as F
 
-from . import data, models
+from . import data, models, phrases
 
-SHARES = {"vae": 0.24, "denoiser": 0.66, "decoder": 0.10}  # of the time box
+SHARES = {"vae": 0.22, "denoiser": 0.56, "phrases": 0.13, "decoder": 0.09}  # of the time box
+TOP_RATE = {"vae": 1.0, "denoiser": 1.0, "phrases": 0.5, "decoder": 0.5}  # of the learning rate: the last only touch up
 RESERVE = 0.06  # of the time box, kept for the start, the sheets, and neighbours that slow the machine
 CHECKPOINT_S = 120.0
 
@@ -53,6 +56,7 @@ class Trainer:
         self.stage, self.step, self.losses = "vae", 0, dict.fromkeys(SHARES, 0.0)
         self.deadline, self.stop_after, self.interrupted = float("inf"), -1, False
         self.on_mark: Callable[[Trainer], None] | None = None
+        self.fillers = phrases.Fillers(dataset)
         self.tokenizer = models.build_tokenizer(data.all_names(dataset), settings.shape)
         self.noise = DDPMScheduler(**models.NOISE, prediction_type="v_prediction")
         self.build()
@@ -70,6 +74,7 @@ class Trainer:
         self.optimisers = {
             "vae": torch.optim.AdamW(self.vae.parameters(), lr=self.settings.rate, weight_decay=0.0),
             "denoiser": torch.optim.AdamW(self.learned, lr=self.settings.rate, weight_decay=0.01),
+            "phrases": torch.optim.AdamW(self.learned, lr=self.settings.rate, weight_decay=0.01),
             "decoder": torch.optim.AdamW(self.decoding, lr=self.settings.rate, weight_decay=0.0),
         }
         self.latents = torch.empty(0)
@@ -78,7 +83,12 @@ class Trainer:
 
     @property
     def stages(self) -> dict[str, Callable[[int], float]]:
-        return {"vae": self.vae_step, "denoiser": self.denoiser_step, "decoder": self.decoder_step}
+        return {
+            "vae": self.vae_step,
+            "denoiser": self.denoiser_step,
+            "phrases": self.phrases_step,
+            "decoder": self.decoder_step,
+        }
 
     def make_plan(self, minutes: float) -> None:
         """Measure all stages on throw-away weights, then share out the time box."""
@@ -97,16 +107,13 @@ class Trainer:
     # --- one step of each -------------------------------------------------------------------------------------------
 
     def generator(self, stage: int, step: int) -> torch.Generator:
-        return torch.Generator().manual_seed((self.settings.seed * 4 + stage) * 10_000_019 + step)
+        return torch.Generator().manual_seed((self.settings.seed * 8 + stage) * 10_000_019 + step)
 
     def learning_rate(self, stage: str, step: int) -> float:
-        """A short rise, then a straight fall that reaches zero after the last step. The decoder is only touched up."""
+        """A short rise, then a straight fall that reaches zero after the last step."""
         total = self.plan[stage]
-        return (
-            self.settings.rate
-            * (0.5 if stage == "decoder" else 1.0)
-            * min((step + 1) / min(50, max(1, total // 10)), 1 - step / total)
-        )
+        top = self.settings.rate * TOP_RATE[stage]
+        return top * min((step + 1) / min(50, max(1, total // 10)), 1 - step / total)
 
     def update(self, stage: str, step: int, loss: torch.Tensor, parameters: list[nn.Parameter]) -> float:
         optimiser = self.optimisers[stage]
@@ -161,10 +168,23 @@ class Trainer:
         return self.update("decoder", step, likeness(result, picture), self.decoding)
 
     def denoiser_step(self, step: int) -> float:
-        random_, count = self.generator(1, step), self.settings.batch
+        return self.denoise("denoiser", step, self.generator(1, step), data.caption)
+
+    def phrases_step(self, step: int) -> float:
+        """Words that mean nothing to us go around the caption, so that the model learns to overlook them."""
+        return self.denoise("phrases", step, self.generator(4, step), self.fillers.caption)
+
+    def denoise(
+        self,
+        stage: str,
+        step: int,
+        random_: torch.Generator,
+        caption: Callable[[data.Concept, random.Random], str],
+    ) -> float:
+        count = self.settings.batch
         chosen = torch.randint(len(self.latents), (count,), generator=random_)
         chance = random.Random(int(torch.randint(2**31, (1,), generator=random_)))
-        captions = [data.caption(self.dataset.concepts[i], chance) for i in chosen.tolist()]
+        captions = [caption(self.dataset.concepts[i], chance) for i in chosen.tolist()]
         captions = ["" if chance.random() < self.settings.empty_captions else text for text in captions]
         latents = self.latents[chosen].to(self.device)
         noise = torch.randn(latents.shape, generator=random_).to(self.device)
@@ -174,7 +194,7 @@ class Trainer:
         noisy, target = self.noise.add_noise(latents, noise, times), self.noise.get_velocity(latents, noise, times)
         states = self.text(self.tokens(captions))[0]  # (B, tokens, width)
         loss = F.mse_loss(self.unet(noisy, times, states).sample, target)
-        value = self.update("denoiser", step, loss, self.learned)
+        value = self.update(stage, step, loss, self.learned)
         with torch.no_grad():
             decay = min(self.settings.ema, (step + 1) / (step + 10))
             torch._foreach_lerp_(self.ema, [p.detach() for p in self.learned], 1 - decay)
@@ -227,12 +247,10 @@ class Trainer:
             self.centre()
             self.advance("denoiser")
         self.scale()
-        if self.stage == "denoiser":
-            self.run_stage("denoiser", self.denoiser_step)
-            self.advance("decoder")
-        if self.stage == "decoder":
-            self.run_stage("decoder", self.decoder_step)
-            self.advance("done")
+        for stage, after in pairwise([*list(SHARES)[1:], "done"]):
+            if self.stage == stage:
+                self.run_stage(stage, self.stages[stage])
+                self.advance(after)
 
     def advance(self, stage: str) -> None:
         self.stage, self.step = stage, 0

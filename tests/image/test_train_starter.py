@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,12 @@ from diffusers import StableDiffusionPipeline
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import train_starter_image as script
-from starter_image import data, models
+from starter_image import data, models, phrases
 from starter_image.stages import Settings, Stopped, Trainer
 
 SHAPE = models.Shape(picture=16, vae=(8, 16), unet=(16, 32), text_width=16, text_layers=1, tokens=16, vocabulary=600)
 SETTINGS = Settings(shape=SHAPE, vae_batch=6, batch=6)
-STEPS = {"vae": 6, "denoiser": 8, "decoder": 4}
+STEPS = {"vae": 6, "denoiser": 8, "phrases": 3, "decoder": 4}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def whole(squares: data.Dataset, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def test_a_resumed_run_ends_with_the_same_weights(whole: Trainer, squares: data.Dataset, tmp_path: Path) -> None:
-    expected, found = weights(whole), weights(trained(squares, tmp_path, cuts=(2, 6, 11, 16)))
+    expected, found = weights(whole), weights(trained(squares, tmp_path, cuts=(2, 6, 11, 15, 19)))
     assert expected.keys() == found.keys()
     assert [key for key, value in expected.items() if not torch.equal(value, found[key])] == []
 
@@ -161,3 +162,27 @@ def test_no_word_is_unknown_to_the_tokenizer(whole: Trainer) -> None:
     ids = whole.tokenizer(text).input_ids
     assert whole.tokenizer.eos_token_id not in ids[1:-1]
     assert whole.tokenizer.decode(ids, skip_special_tokens=True).strip() == text.lower()
+
+
+def test_words_around_captions_are_neither_concepts_nor_of_the_measure(squares: data.Dataset) -> None:
+    words = data.Dataset(squares.concepts, squares.pictures, squares.others, ["red square dance", "please, sticker"])
+    fillers = phrases.Fillers(words)
+    assert fillers.words == ["dance"]
+    fixed = " ".join((phrases.EN_LEADS, phrases.EN_ENDS, phrases.FR_LEADS, phrases.FR_ENDS))
+    held_out = {
+        "please",
+        "draw",
+        "sticker",
+        "illustration",
+        "want",
+        "voudrais",
+        "dessine",
+        "autocollant",
+        "icon",
+        "icône",
+    }
+    assert not held_out & set(fixed.split())
+    chance = random.Random(0)  # noqa: S311
+    captions = [fillers.caption(squares.concepts[0], chance) for _ in range(200)]
+    assert sum(caption.startswith(("a red square", "un carré rouge")) for caption in captions) < 150
+    assert all("red square" in caption or "rouge" in caption for caption in captions)
