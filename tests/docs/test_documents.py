@@ -133,6 +133,8 @@ def test_the_model_of_contributing_is_valid(home: Path) -> None:
     assert (spec.source and spec.source.repo) == "someone/My-Model-GGUF"
 
 
+@pytest.mark.timeout(900)  # the first time, every image model's blocks are run without weights
 def test_the_table_of_cards_is_what_the_planner_says() -> None:
-    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "card_table.py"), "--check"], check=False, timeout=60)
+    command = [sys.executable, str(ROOT / "scripts" / "card_table.py"), "--check"]
+    done = subprocess.run(command, check=False, timeout=840)
     assert done.returncode == 0, "run: python scripts/card_table.py"
