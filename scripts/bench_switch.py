@@ -1,7 +1,7 @@
 """Switching between a text model and an image model under one budget: does memory come back, and what does it cost?
 
 The budget holds one of the two at a time, so every request unloads what the one before it loaded. Writes
-``benchmarks/switching_cpu.json``: the process's memory after every tenth switch, and seconds for loading each.
+``benchmarks/switch_cpu.json``: the process's memory after every tenth switch, and seconds for loading each.
 
 Run: ``python scripts/bench_switch.py [--switches 200] [--models .cache/test-home/models]``
 """
@@ -31,7 +31,7 @@ from studio.store.home import Home
 from studio.units import GIB, MIB, format_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULT = ROOT / "benchmarks" / "switching_cpu.json"
+RESULT = ROOT / "benchmarks" / "switch_cpu.json"
 REQUESTS = (
     ("starter-text", {"prompt": "Name one colour.", "max_tokens": 4, "seed": 1}),
     ("starter-image", {"prompt": "a red apple", "steps": 2, "seed": 1, "preview_every": 0}),
@@ -96,6 +96,7 @@ def main() -> None:
         "machine": hardware.probe().processor + f", {os.cpu_count()} cores, no card",
         "versions": {"python": platform.python_version(), "torch": version("torch"), "diffusers": version("diffusers")},
         "when": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "busy": f"load average {psutil.getloadavg()[0]:.1f}",
         "rss_bytes": sizes,
         "growth_bytes": settled[-1] - settled[0],
         "load_s_median": {model: statistics.median(values) for model, values in loads.items()},
