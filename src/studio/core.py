@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -40,6 +40,8 @@ from studio.store.artefacts import ArtefactStore
 from studio.store.database import Database
 from studio.store.home import Home
 from studio.store.inputs import InputKeeper
+
+log = logging.getLogger(__name__)
 
 ExecutorName = Literal["worker", "inline"]
 EXECUTORS: dict[str, type[WorkerExecutor] | type[InlineExecutor]] = {
@@ -196,13 +198,22 @@ class Studio:
     def fields(self, model: str, language: str = "en") -> tuple[FieldSpec, ...]:
         """The parameters of a model with its own defaults: what every form is made of."""
         spec = self.catalogue.get(model)
-        specs = field_specs(self.family(spec).Params, language)
-        return tuple(
-            field.model_copy(update={"default": spec.defaults[field.name], "required": False})
-            if field.name in spec.defaults
-            else field
-            for field in specs
-        )
+        offers = self._offers(spec)
+        fields = []
+        for field in field_specs(self.family(spec).Params, language):
+            own: dict[str, Any] = {"offers": tuple(offers[field.name])} if field.name in offers else {}
+            if field.name in spec.defaults:
+                own |= {"default": spec.defaults[field.name], "required": False}
+            fields.append(field.model_copy(update=own) if own else field)
+        return tuple(fields)
+
+    def _offers(self, spec: ModelSpec) -> Mapping[str, Sequence[Any]]:
+        """What the family offers to choose from; a bug in it must not take the form away."""
+        try:
+            return self.pipeline(spec, {}).offers()
+        except Exception:
+            log.exception("offers of %s: a bug", spec.id)
+            return {}
 
     # -- the way of a request ----------------------------------------------------------------------------------
 

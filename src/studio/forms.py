@@ -40,6 +40,8 @@ class FieldSpec(BaseModel):
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str | int | float, ...] = ()
+    offers: tuple[Any, ...] = ()
+    """What suits this model, to choose from; other values are allowed. Pairs are a width and a height."""
     accept: tuple[str, ...] = ()
     group: str = "main"
     widget: str = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -323,6 +323,13 @@ class Pipeline(ABC, Generic[P]):
         Raises ``BadRequest`` in one line for a file that is this family's but cannot be run. Headers only.
         """
         return None
+
+    def offers(self) -> Mapping[str, Sequence[Any]]:
+        """Values that suit this model, by parameter, for faces to show; others stay allowed.
+
+        The names of files that are here, say. Under ``width``: pairs of width and height, the model's own first.
+        """
+        return {}
 
     def preflight(self, params: P) -> None:
         """Refuse, before it is queued, what only the model's files can tell: a corrupt file, a context too long.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ from studio.plugin import BadRequest, Context, Event, Footprint, ModelSpec, Pipe
 from .catalogued import settings_of
 from .classes import CLASSES
 from .footprint import footprint
-from .lora import adapter_bytes, adapters_of, check_adapters
+from .lora import adapter_bytes, adapters_of, check_adapters, names_in
 from .params import ImageParams
 from .prompts import check_prompts, prompts_of
 from .request import check, check_whole
 from .single_file import check_single_file, entry_for
+from .sizes import buckets
 
 SAFETY_MODEL = "open-nsfw"
 
@@ -33,6 +34,10 @@ class ImageDiffusion(Pipeline[ImageParams]):
     def entry_for(cls, path: Path, known: Mapping[str, ModelSpec]) -> ModelSpec | None:
         """An entry for a checkpoint or a GGUF that is run by its path, over one of its architecture."""
         return entry_for(path, known)
+
+    def offers(self) -> Mapping[str, Sequence[Any]]:
+        """The shapes that the model is best at, and the adapters in the user's folder."""
+        return {"width": buckets(settings_of(self.spec)), "lora": names_in(self.adapters)}
 
     def preflight(self, params: ImageParams) -> None:
         """Steps, guidance, size, pictures and adapters are such as this model can use."""

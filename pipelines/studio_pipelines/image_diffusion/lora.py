@@ -76,11 +76,20 @@ def _adapter(asked: str, folder: Path | None) -> Adapter:
     return Adapter(name, _file(name, folder), weight)
 
 
+def names_in(folder: Path | None) -> list[str]:
+    """What may be asked for, as it is asked for."""
+    return list(_named(folder)) if folder is not None else []
+
+
+def _named(folder: Path) -> dict[str, Path]:
+    files = sorted(path for path in folder.rglob(f"*{_SUFFIX}") if path.is_file()) if folder.is_dir() else []
+    return {path.relative_to(folder).as_posix().removesuffix(_SUFFIX): path for path in files}
+
+
 def _file(name: str, folder: Path | None) -> Path:
     if folder is None:
         raise BadRequest(f"There is no home folder to look for the adapter {name!r} in.", "Leave out --lora.")
-    files = sorted(path for path in folder.rglob(f"*{_SUFFIX}") if path.is_file()) if folder.is_dir() else []
-    named = {path.relative_to(folder).as_posix().removesuffix(_SUFFIX): path for path in files}
+    named = _named(folder)
     if name in named:
         return named[name]
     same = [full for full in named if full.rpartition("/")[2] == name]
