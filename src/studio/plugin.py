@@ -21,12 +21,13 @@ from studio.pipeline import (
     Variant,
     input_file,
 )
+from studio.shapes import NetworkShape, networks_of_files, read_shape, text_bytes
 from studio.spec import ModelSpec
 from studio.units import GIB, KIB, MIB, format_bytes, format_seconds
 
 __all__ = [
     "GIB", "KIB", "MIB", "Artefact", "BadRequest", "BadWeights", "Block", "Budget", "Cancelled", "Context",
-    "DoesNotFit", "Event", "Footprint", "ModelSpec", "Network", "Note", "Params", "Phase", "Pipeline", "Plan",
-    "Preview", "Probe", "Progress", "Rates", "Row", "Stage", "StudioError", "Token", "Variant", "format_bytes",
-    "format_seconds", "input_file", "nearest",
+    "DoesNotFit", "Event", "Footprint", "ModelSpec", "Network", "NetworkShape", "Note", "Params", "Phase", "Pipeline",
+    "Plan", "Preview", "Probe", "Progress", "Rates", "Row", "Stage", "StudioError", "Token", "Variant", "format_bytes",
+    "format_seconds", "input_file", "nearest", "networks_of_files", "read_shape", "text_bytes",
 ]  # fmt: skip

@@ -15,10 +15,10 @@ from studio.memory.activations import Make, made_by, measure
 from studio.memory.footprint import network_bytes
 from studio.memory.plan_machine import card_rates
 from studio.memory.planner import plan
-from studio.plugin import GIB, MIB, BadRequest, Budget, Footprint, ModelSpec, Probe, Stage
+from studio.plugin import GIB, MIB, BadRequest, Budget, Footprint, ModelSpec, NetworkShape, Probe, Stage, text_bytes
 from studio_pipelines.image_diffusion import probes
-from studio_pipelines.image_diffusion.catalogued import NetworkShape, settings_of, shape_of
-from studio_pipelines.image_diffusion.footprint import footprint, text_bytes, tile_px
+from studio_pipelines.image_diffusion.catalogued import settings_of, shape_of
+from studio_pipelines.image_diffusion.footprint import footprint, tile_px
 from studio_pipelines.image_diffusion.params import ImageParams
 
 each = pytest.mark.parametrize("name", SPECS)

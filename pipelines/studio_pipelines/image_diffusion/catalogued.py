@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from studio.plugin import BadRequest, Block, ModelSpec
+from studio.plugin import BadRequest, ModelSpec, NetworkShape, read_shape
 
 from .classes import CLASSES
 from .params import MAX_STEPS
@@ -70,28 +68,6 @@ class ImageSettings(BaseModel):
         return asked
 
 
-class NetworkShape(BaseModel):
-    """One network before its download: its class, the configuration to build it, and what it consists of.
-
-    ``source`` says where the configuration is known from. ``tokens``: what a text encoder reads at most; ``None``:
-    as the request says. ``blocks`` are those that the engine streams, in order.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-    class_name: str = Field(alias="class")
-    source: str
-    config: dict[str, Any] = Field(default_factory=dict)
-    tokens: int | None = Field(default=None, ge=1)
-    params: int = Field(ge=1)
-    blocks: tuple[Block, ...] = ()
-
-    @property
-    def streams(self) -> bool:
-        """An autoencoder is small and is run in tiles, each of which would bring it anew."""
-        return not self.class_name.startswith("Autoencoder")
-
-
 def settings_of(spec: ModelSpec) -> ImageSettings:
     """The checked settings of an entry; steps and guidance are those of its defaults where it names no others.
 
@@ -131,10 +107,6 @@ def shape_names() -> list[str]:
     return sorted(path.stem for path in _SHAPES.glob("*.yaml"))
 
 
-@lru_cache(maxsize=64)
 def shape_of(name: str) -> NetworkShape:
     """The shape of that name. Raises ``BadRequest`` if there is none."""
-    path = _SHAPES / f"{name}.yaml"
-    if not path.is_file():
-        raise BadRequest(f"There is no network shape {name!r}.", f"Known: {', '.join(shape_names())}.")
-    return NetworkShape.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return read_shape(_SHAPES, name)

@@ -13,11 +13,21 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from studio.plugin import BadRequest, Footprint, ModelSpec, Network, Probe, Stage, Variant
+from studio.plugin import (
+    BadRequest,
+    Footprint,
+    ModelSpec,
+    Network,
+    NetworkShape,
+    Probe,
+    Stage,
+    Variant,
+    networks_of_files,
+    text_bytes,
+)
 
-from .catalogued import ImageSettings, NetworkShape, settings_of, shape_of
+from .catalogued import ImageSettings, settings_of, shape_of
 from .classes import CLASSES
-from .installed import networks_of_files
 from .params import ImageParams
 from .request import Request, check
 
@@ -171,26 +181,6 @@ def _encode(number: int, name: str, shape: NetworkShape, scene: Scene) -> Stage:
         calls=2 if scene.guided else 1,
         variants=(once,),
     )
-
-
-def text_bytes(shape: NetworkShape, tokens: int) -> int:
-    """The most bytes of a text encoder's activations for one prompt, in 16 bits: an upper bound.
-
-    The states after each layer, which pipelines ask for; in a layer some eight widths and three of the MLP; where the
-    attention is not fused (T5) or has a mask, its matrices, three times over in 16 and 32 bits; the words' scores of a
-    class that has them.
-    """
-    config: Mapping[str, Any] = {**shape.config, **shape.config.get("text_config", {})}
-
-    def number(*names: str) -> int:
-        return next((int(config[name]) for name in names if config.get(name)), 0)
-
-    width, inner = number("hidden_size", "d_model"), number("intermediate_size", "d_ff")
-    layers, heads = number("num_hidden_layers", "num_layers"), number("num_attention_heads", "num_heads")
-    states = 2 * tokens * ((layers + 1) * width + 8 * width + 3 * inner)
-    speaks = shape.class_name.endswith(("ForCausalLM", "ForConditionalGeneration"))
-    scores = 2 * tokens * number("vocab_size") if speaks else 0
-    return states + 8 * heads * tokens**2 + scores
 
 
 def _denoise(name: str, shape: NetworkShape, scene: Scene) -> Stage:

@@ -1,4 +1,4 @@
-"""Networks by their own files, for models that no shape is known of: the configuration and the safetensors headers.
+"""Networks as a planner sees them before a download or by their own files: class, configuration, parameters, blocks.
 
 Headers only, and no torch: this runs in the control process. The engine checks the files thoroughly when it loads them;
 here a file that cannot be read is as good as none.
@@ -9,18 +9,58 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from studio.plugin import Block
+from pydantic import BaseModel, ConfigDict, Field
 
-from .catalogued import NetworkShape
+from studio.errors import BadRequest
+from studio.pipeline import Block
 
 _LONGEST_HEADER = 100_000_000
 _BLOCK = re.compile(r"^((?:[A-Za-z_]\w*\.)*?[A-Za-z_]\w*)\.(\d+)\.")
 _SMALLEST_QUANTISED = 16_384
 """As in ``studio.memory.storage``: smaller matrices stay as they are."""
+
+
+class NetworkShape(BaseModel):
+    """One network before its download: its class, the configuration to build it, and what it consists of.
+
+    ``source`` says where the configuration is known from. ``tokens``: what a text encoder reads at most; ``None``:
+    as the request says. ``blocks`` are those that the engine streams, in order.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    class_name: str = Field(alias="class")
+    source: str
+    config: dict[str, Any] = Field(default_factory=dict)
+    tokens: int | None = Field(default=None, ge=1)
+    params: int = Field(ge=1)
+    blocks: tuple[Block, ...] = ()
+
+    @property
+    def streams(self) -> bool:
+        """An autoencoder is small and is run in tiles, each of which would bring it anew."""
+        return not self.class_name.startswith("Autoencoder")
+
+
+def _shape_names(folder: Path) -> list[str]:
+    """The shapes that a family's folder holds."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+@lru_cache(maxsize=128)
+def read_shape(folder: Path, name: str) -> NetworkShape:
+    """The shape of that name. Raises ``BadRequest`` if there is none."""
+    import yaml
+
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        raise BadRequest(f"There is no network shape {name!r}.", f"Known: {', '.join(_shape_names(folder))}.")
+    return NetworkShape.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def networks_of_files(files: Mapping[str, Path]) -> dict[str, NetworkShape]:
@@ -78,3 +118,23 @@ def _blocks(tensors: Mapping[str, tuple[int, ...]]) -> tuple[Block, ...]:
         else:
             blocks.append(block)
     return tuple(blocks)
+
+
+def text_bytes(shape: NetworkShape, tokens: int) -> int:
+    """The most bytes of a text encoder's activations for one prompt, in 16 bits: an upper bound.
+
+    The states after each layer, which pipelines ask for; in a layer some eight widths and three of the MLP; where the
+    attention is not fused (T5) or has a mask, its matrices, three times over in 16 and 32 bits; the words' scores of a
+    class that has them.
+    """
+    config: Mapping[str, Any] = {**shape.config, **shape.config.get("text_config", {})}
+
+    def number(*names: str) -> int:
+        return next((int(config[name]) for name in names if config.get(name)), 0)
+
+    width, inner = number("hidden_size", "d_model"), number("intermediate_size", "d_ff")
+    layers, heads = number("num_hidden_layers", "num_layers"), number("num_attention_heads", "num_heads")
+    states = 2 * tokens * ((layers + 1) * width + 8 * width + 3 * inner)
+    speaks = shape.class_name.endswith(("ForCausalLM", "ForConditionalGeneration"))
+    scores = 2 * tokens * number("vocab_size") if speaks else 0
+    return states + 8 * heads * tokens**2 + scores
