@@ -44,9 +44,15 @@ def compare(model: judge.Judge, drawn: torch.Tensor, wanted: torch.Tensor) -> di
 
 
 def held_out(
-    pipe: StableDiffusionPipeline, model: judge.Judge, concepts: list[data.Concept], seeds: int
+    pipe: StableDiffusionPipeline,
+    model: judge.Judge,
+    concepts: list[data.Concept],
+    seeds: int,
+    frames: tuple[list[str], list[str]],
+    order: int = 0,
 ) -> dict[str, object]:
-    captions, wanted = judge.held_out_captions(concepts, 50)
+    """Fifty captions in phrasings that training did not know; ``order`` shuffles which concepts they are about."""
+    captions, wanted = judge.held_out_captions(concepts, 50, frames, order)
     drawn = torch.cat([tensor(look.sample(pipe, captions, seed=seed + 1, batch=25)) for seed in range(seeds)])
     english = torch.arange(len(captions)).repeat(seeds) % 2 == 0
     every = wanted.repeat(seeds)
@@ -120,7 +126,12 @@ def main() -> None:
             "on_real_pictures_through_the_autoencoder": judge.hits(scores(model, rebuilt), everything),
         },
         "autoencoder_mean_difference_0_to_1": round(float((rebuilt - real).abs().mean()) / 2, 4),
-        "held_out_phrasings": held_out(pipe, model, dataset.concepts, options.seeds),
+        "held_out_phrasings": held_out(
+            pipe, model, dataset.concepts, options.seeds, (data.EN_HELD_OUT, data.FR_HELD_OUT)
+        ),
+        "held_out_sentences": held_out(
+            pipe, model, dataset.concepts, options.seeds, (data.EN_SENTENCES, data.FR_SENTENCES), order=1
+        ),
         "plain_names": plain_names(pipe, model, dataset.concepts, real),
     }
     options.result.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

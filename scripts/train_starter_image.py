@@ -2,7 +2,8 @@
 
     python scripts/train_starter_image.py --minutes 85
     python scripts/train_starter_image.py --minutes 85 --resume      # after a cut
-    python scripts/train_starter_image.py --steps 700 2700 600 500   # the same weights every time on the same machine
+    python scripts/train_starter_image.py --steps 700 2700 9000 500  # the same weights every time on the same machine
+    python scripts/train_starter_image.py --begin FOLDER --steps 0 0 9000 0  # only the sentences, on finished weights
 
 Writes the pipeline in fp16 to the family's folder and a labelled sheet of samples to docs/. Needs the `train` extra.
 On a machine that is busy with other work, OMP_WAIT_POLICY=PASSIVE keeps the threads from burning time at barriers.
@@ -41,9 +42,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     cache = Path.home() / ".cache" / "starter-image"
     parser.add_argument("--work", type=Path, default=cache, help="downloads and checkpoint")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the work folder")
+    parser.add_argument("--begin", type=Path, help="a finished pipeline whose text encoder is to learn more sentences")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="where the pipeline goes")
     parser.add_argument("--sheet", type=Path, default=SHEET, help="where the sheet of samples goes")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.begin and not options.resume and (not options.steps or any(options.steps[:2])):
+        parser.error("--begin has an autoencoder and a denoiser already: give --steps 0 0 and the other two")
+    return options
 
 
 def look_at(trainer: Trainer) -> None:
@@ -66,6 +71,7 @@ def finish(trainer: Trainer, out: Path, sheet: Path) -> None:
     white = torch.ones(len(trainer.dataset.pictures), 3)
     pictures = data.on_background(trainer.dataset.pictures, white)
     factors, error = look.preview_factors(trainer.latents, pictures)
+    factors = trainer.preview or factors
     (out / "preview.json").write_text(json.dumps(factors, indent=1) + "\n", encoding="utf-8")
     pipe = models.StableDiffusionPipeline.from_pretrained(out, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
@@ -83,6 +89,8 @@ def main() -> None:
     print(f"{len(dataset.concepts)} concepts, {len(dataset.others)} other pictures for the autoencoder", flush=True)
     trainer = Trainer(dataset, settings, options.work)
     trainer.on_mark = look_at
+    if options.begin:
+        trainer.begin_from(options.begin)
     if options.resume:
         trainer.load()
         print(f"resumed: {trainer.stage}, step {trainer.step} of {trainer.plan}", flush=True)

@@ -155,6 +155,16 @@ EN_HELD_OUT = [
 FR_HELD_OUT = [
     "une illustration {de}", "dessine-moi {a}", "{a}, icône plate", "un autocollant avec {a}", "je voudrais {a}",
 ]  # fmt: skip
+EN_SENTENCES = [
+    "{a} on a table", "could i have a picture with {a} in it, please", "yesterday we saw {a} behind the school",
+    "my grandmother owns {a}", "the {n} of our neighbour", "a shiny {n} standing alone",
+    "i would like to hang {a} on my wall", "a child is holding {a}",
+]  # fmt: skip
+FR_SENTENCES = [
+    "{a} sur une table", "pourrais-tu me dessiner {a}, s'il te plaît", "hier nous avons vu {a} derrière l'école",
+    "ma grand-mère possède {a}", "un tableau qui représente {a}", "{a} tout près de la fenêtre",
+    "j'aimerais accrocher {a} au mur", "un enfant tient {a}",
+]  # fmt: skip
 EN_ARTICLES, FR_ARTICLES = ("a ", "an ", "the "), ("un ", "une ", "des ", "du ", "de la ", "le ", "la ", "les ")
 
 

@@ -76,13 +76,18 @@ def hits(scores: torch.Tensor, wanted: torch.Tensor) -> dict[str, float]:
     }
 
 
-def held_out_captions(concepts: list[data.Concept], count: int, seed: int = 0) -> tuple[list[str], torch.Tensor]:
+def held_out_captions(
+    concepts: list[data.Concept],
+    count: int,
+    frames_of: tuple[list[str], list[str]] = (data.EN_HELD_OUT, data.FR_HELD_OUT),
+    seed: int = 0,
+) -> tuple[list[str], torch.Tensor]:
     """Phrasings that training never saw, half English and half French, each about another concept."""
     random_ = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(concepts), generator=random_)[:count]
     captions = []
     for number, concept in enumerate(concepts[i] for i in chosen.tolist()):
-        language, frames = (("en", data.EN_HELD_OUT), ("fr", data.FR_HELD_OUT))[number % 2]
+        language, frames = ("en", "fr")[number % 2], frames_of[number % 2]
         name = (concept.en if language == "en" else concept.fr)[0]
         captions.append(data.fill(frames[number // 2 % len(frames)], name, language))
     return captions, chosen

@@ -1,10 +1,11 @@
-"""The stages: the autoencoder; the denoiser with its text encoder; both of these with words around the captions; the
+"""The stages: the autoencoder; the denoiser with its text encoder; sentences for the text encoder alone; the
 autoencoder's decoder once more.
 
 Each step draws its batch from a generator seeded with (seed, stage, step) alone. So a run that was cut and resumed goes
 through exactly the batches of an uninterrupted one, and ends with the same weights.
 """
 
+import json
 import random
 import statistics
 import time
@@ -20,9 +21,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from . import data, models, phrases
+from .losses import likeness
+from .sentences import Lesson
 
 SHARES = {"vae": 0.22, "denoiser": 0.56, "phrases": 0.13, "decoder": 0.09}  # of the time box
-TOP_RATE = {"vae": 1.0, "denoiser": 1.0, "phrases": 0.5, "decoder": 0.5}  # of the learning rate: the last only touch up
+TOP_RATE = {
+    "vae": 1.0,
+    "denoiser": 1.0,
+    "phrases": 1.0,
+    "decoder": 0.5,
+}  # of the learning rate: the last only touches up
 RESERVE = 0.06  # of the time box, kept for the start, the sheets, and neighbours that slow the machine
 CHECKPOINT_S = 120.0
 
@@ -58,6 +66,7 @@ class Trainer:
         self.on_mark: Callable[[Trainer], None] | None = None
         self.fillers = phrases.Fillers(dataset)
         self.tokenizer = models.build_tokenizer(data.all_names(dataset), settings.shape)
+        self.preview: dict[str, list] | None = None  # of the pipeline that training began from
         self.noise = DDPMScheduler(**models.NOISE, prediction_type="v_prediction")
         self.build()
 
@@ -74,10 +83,12 @@ class Trainer:
         self.optimisers = {
             "vae": torch.optim.AdamW(self.vae.parameters(), lr=self.settings.rate, weight_decay=0.0),
             "denoiser": torch.optim.AdamW(self.learned, lr=self.settings.rate, weight_decay=0.01),
-            "phrases": torch.optim.AdamW(self.learned, lr=self.settings.rate, weight_decay=0.01),
+            "phrases": torch.optim.AdamW(self.text.parameters(), lr=self.settings.rate, weight_decay=0.01),
             "decoder": torch.optim.AdamW(self.decoding, lr=self.settings.rate, weight_decay=0.0),
         }
         self.latents = torch.empty(0)
+        self.teacher: dict[str, torch.Tensor] = {}  # the text encoder before the sentences
+        self.lesson: Lesson | None = None
 
     # --- the plan ---------------------------------------------------------------------------------------------------
 
@@ -167,25 +178,48 @@ class Trainer:
         result = self.vae.decode(latents + 0.05 * noise).sample
         return self.update("decoder", step, likeness(result, picture), self.decoding)
 
-    def denoiser_step(self, step: int) -> float:
-        return self.denoise("denoiser", step, self.generator(1, step), data.caption)
+    def prepare_lesson(self) -> Lesson:
+        """The averaged weights become the denoiser and the teacher; the same again in a resumed run."""
+        if not self.teacher:
+            with torch.no_grad():
+                for parameter, average in zip(self.learned, self.ema, strict=True):
+                    parameter.copy_(average)
+            self.teacher = {key: value.detach().clone() for key, value in self.text.state_dict().items()}
+        teacher = models.build_text_encoder(self.tokenizer, self.settings.shape).to(self.device)
+        teacher.load_state_dict(self.teacher)
+        plain = self.tokens([*(concept.en[0] for concept in self.dataset.concepts), ""])
+        return Lesson(self.unet, teacher, self.noise, plain, self.latents, self.settings.seed)
 
     def phrases_step(self, step: int) -> float:
-        """Words that mean nothing to us go around the caption, so that the model learns to overlook them."""
-        return self.denoise("phrases", step, self.generator(4, step), self.fillers.caption)
+        """Sentences around the names: the text encoder learns to say of them what it says of the plain name."""
+        if self.lesson is None:
+            self.lesson = self.prepare_lesson()
+        random_ = self.generator(4, step)
+        chosen, captions, empty = self.captions(random_, self.fillers.caption)
+        meant = torch.where(empty, len(self.latents), chosen)
+        loss = self.lesson.loss(self.text(self.tokens(captions))[0], chosen, meant, random_)
+        value = self.update("phrases", step, loss, list(self.text.parameters()))
+        self.average(step)
+        return value
 
-    def denoise(
-        self,
-        stage: str,
-        step: int,
-        random_: torch.Generator,
-        caption: Callable[[data.Concept, random.Random], str],
-    ) -> float:
-        count = self.settings.batch
-        chosen = torch.randint(len(self.latents), (count,), generator=random_)
+    def captions(
+        self, random_: torch.Generator, caption: Callable[[data.Concept, random.Random], str]
+    ) -> tuple[torch.Tensor, list[str], torch.Tensor]:
+        """The concepts of a batch (B), a caption of each, and which of these were emptied (B)."""
+        chosen = torch.randint(len(self.latents), (self.settings.batch,), generator=random_)
         chance = random.Random(int(torch.randint(2**31, (1,), generator=random_)))
-        captions = [caption(self.dataset.concepts[i], chance) for i in chosen.tolist()]
-        captions = ["" if chance.random() < self.settings.empty_captions else text for text in captions]
+        texts = [caption(self.dataset.concepts[i], chance) for i in chosen.tolist()]
+        empty = [chance.random() < self.settings.empty_captions for _ in texts]
+        return chosen, ["" if none else text for none, text in zip(empty, texts, strict=True)], torch.tensor(empty)
+
+    def average(self, step: int) -> None:
+        with torch.no_grad():
+            decay = min(self.settings.ema, (step + 1) / (step + 10))
+            torch._foreach_lerp_(self.ema, [p.detach() for p in self.learned], 1 - decay)
+
+    def denoiser_step(self, step: int) -> float:
+        random_, count = self.generator(1, step), self.settings.batch
+        chosen, captions, _ = self.captions(random_, data.caption)
         latents = self.latents[chosen].to(self.device)
         noise = torch.randn(latents.shape, generator=random_).to(self.device)
         # One noise level from each of B equal parts: less variance than B independent draws.
@@ -194,10 +228,8 @@ class Trainer:
         noisy, target = self.noise.add_noise(latents, noise, times), self.noise.get_velocity(latents, noise, times)
         states = self.text(self.tokens(captions))[0]  # (B, tokens, width)
         loss = F.mse_loss(self.unet(noisy, times, states).sample, target)
-        value = self.update(stage, step, loss, self.learned)
-        with torch.no_grad():
-            decay = min(self.settings.ema, (step + 1) / (step + 10))
-            torch._foreach_lerp_(self.ema, [p.detach() for p in self.learned], 1 - decay)
+        value = self.update("denoiser", step, loss, self.learned)
+        self.average(step)
         return value
 
     def tokens(self, captions: list[str]) -> torch.Tensor:
@@ -236,6 +268,8 @@ class Trainer:
     def scale(self) -> None:
         latents = self.encode()
         factor = round(1 / float(latents.std()), 5)
+        if self.preview is not None:
+            factor = self.vae.config.scaling_factor  # what the denoiser that we began from has learned
         self.vae.register_to_config(scaling_factor=factor)
         self.latents = (latents * factor).cpu()
 
@@ -280,7 +314,7 @@ class Trainer:
             if now - saved > CHECKPOINT_S:
                 self.save()
                 saved = now
-            if stage == "denoiser" and self.step < total and self.step % max(1, total // 6) == 0:
+            if stage in {"denoiser", "phrases"} and self.step < total and self.step % max(1, total // 6) == 0:
                 self.mark()
             if self.interrupted or now > self.deadline or self.step_number() == self.stop_after:
                 self.save()
@@ -311,6 +345,7 @@ class Trainer:
             "losses": self.losses,
             "models": {"vae": self.vae.state_dict(), "text": self.text.state_dict(), "unet": self.unet.state_dict()},
             "ema": self.ema,
+            "teacher": self.teacher,
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
         }
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -328,9 +363,22 @@ class Trainer:
         self.stage, self.step = state["place"]
         for name, part in (("vae", self.vae), ("text", self.text), ("unet", self.unet)):
             part.load_state_dict(state["models"][name])
-        self.ema = state["ema"]
+        self.ema, self.teacher = state["ema"], state["teacher"]
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
+
+    def begin_from(self, folder: Path) -> None:
+        """Take all weights from a finished pipeline and go on with the sentences; its autoencoder stays as it is."""
+        pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+        self.tokenizer = pipe.tokenizer  # as it is: its numbers are the rows of the text encoder's table
+        self.build()
+        self.vae.load_state_dict(pipe.vae.state_dict())
+        self.vae.register_to_config(scaling_factor=pipe.vae.config.scaling_factor)
+        self.unet.load_state_dict(pipe.unet.state_dict())
+        self.text.load_state_dict(pipe.text_encoder.state_dict())
+        self.ema = [p.detach().clone() for p in self.learned]
+        self.preview = json.loads((folder / "preview.json").read_text(encoding="utf-8"))
+        self.stage, self.step = "phrases", 0
 
     def pipeline(self) -> StableDiffusionPipeline:
         """The averaged weights, as the pipeline that users will load."""
@@ -351,22 +399,3 @@ def timed(step: Callable[[int], float], number: int) -> float:
     start = time.monotonic()
     step(number)
     return time.monotonic() - start
-
-
-def likeness(result: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
-    return F.l1_loss(result, picture) + edges(result, picture) + hues(result, picture)
-
-
-def edges(result: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
-    """L1 between the differences of neighbouring pixels, across and down."""
-    across = F.l1_loss(result.diff(dim=3), picture.diff(dim=3))
-    return across + F.l1_loss(result.diff(dim=2), picture.diff(dim=2))
-
-
-def hues(result: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
-    """L1 between red minus green and blue minus green, each averaged over 4 x 4 pixels.
-
-    Plain L1 learns light and dark first and may leave green and violet grey for many hundred steps.
-    """
-    small, wanted = F.avg_pool2d(result, 4), F.avg_pool2d(picture, 4)
-    return F.l1_loss(small[:, ::2] - small[:, 1:2], wanted[:, ::2] - wanted[:, 1:2])
