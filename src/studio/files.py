@@ -45,6 +45,20 @@ def _room_for(path: Path, size_bytes: int) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole(path: Path, expected_bytes: int = 0) -> Iterator[Path]:
+    """A name beside ``path`` to write to; the file gets its place when the block ends well, and none otherwise.
+
+    ``expected_bytes`` is said to the person if the disk is full.
+    """
+    with _room_for(path, expected_bytes) as temporary:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    sync_folder(path.parent)
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``: after a crash the old file or the new one is there, never a part."""
     with _room_for(path, len(content)) as temporary:

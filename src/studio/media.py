@@ -7,6 +7,7 @@ import json
 import warnings
 from pathlib import Path
 
+from studio.containers import check_media, is_media
 from studio.errors import BadRequest
 
 MAX_PIXELS = 40_000_000
@@ -17,12 +18,20 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\xd8\xff", "image/jpeg"),
     (0, b"GIF8", "image/gif"),
     (8, b"WEBP", "image/webp"),
+    (8, b"AVI ", "video/x-msvideo"),
     (8, b"WAVE", "audio/wav"),
     (0, b"fLaC", "audio/flac"),
     (0, b"OggS", "audio/ogg"),
     (0, b"ID3", "audio/mpeg"),
     (0, b"\xff\xfb", "audio/mpeg"),
+    (0, b"\xff\xfa", "audio/mpeg"),
+    (0, b"\xff\xf3", "audio/mpeg"),
+    (0, b"\xff\xf2", "audio/mpeg"),
     (0, b"glTF", "model/gltf-binary"),
+    (4, b"ftypM4A", "audio/mp4"),
+    (4, b"ftypqt", "video/quicktime"),
+    (4, b"ftypheic", "image/heic"),
+    (4, b"ftypavif", "image/avif"),
     (4, b"ftyp", "video/mp4"),
     (0, b"\x1aE\xdf\xa3", "video/webm"),
     (0, b"GGUF", "application/x-gguf"),
@@ -44,6 +53,7 @@ EXTENSIONS = {
     "audio/flac": ".flac",
     "audio/ogg": ".ogg",
     "audio/mpeg": ".mp3",
+    "audio/mp4": ".m4a",
     "video/mp4": ".mp4",
     "video/webm": ".webm",
     "model/gltf-binary": ".glb",
@@ -62,7 +72,7 @@ def sniff(path: Path) -> str:
         head = file.read(4096)
     for offset, magic, media_type in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
-            return media_type
+            return "video/x-matroska" if media_type == "video/webm" and b"webm" not in head[:64] else media_type
     try:
         # A multi-byte character may be cut at the end of the window.
         codecs.getincrementaldecoder("utf-8")().decode(head, final=len(head) < 4096)
@@ -72,7 +82,7 @@ def sniff(path: Path) -> str:
 
 
 def check_input(path: Path, accept: tuple[str, ...], name: str) -> str:
-    """The media type of an input file, or ``BadRequest``: missing, of another type, or a picture too large."""
+    """The media type of an input file, or ``BadRequest``: missing, of another type, broken, or too large."""
     try:
         if not path.is_file():
             raise BadRequest(f"{name}: there is no file {str(path)!r}.", "Give the path of an existing file.")
@@ -88,6 +98,8 @@ def check_input(path: Path, accept: tuple[str, ...], name: str) -> str:
         )
     if media_type.startswith("image/"):
         _check_pixels(path, name)
+    elif is_media(media_type):
+        check_media(path, media_type, name)
     return media_type
 
 

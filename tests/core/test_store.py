@@ -363,7 +363,7 @@ def test_odd_paths_are_one_line(inline: Studio, path: str) -> None:
         (b"caf\xe9", "application/octet-stream"),
         (b"cut \xc3", "application/octet-stream"),
         (b"nul\0", "application/octet-stream"),
-        (b"RIFF\0\0\0\0WAVEfmt ", "audio/wav"),
+        (b"RIFF\x28\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x80\xbb\0\0\0\x77\1\0\2\0\x10\0data\4\0\0\0abcd", "audio/wav"),
         (b"GGUF\3\0\0\0", "application/x-gguf"),
     ],
 )

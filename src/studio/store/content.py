@@ -7,24 +7,30 @@ from pathlib import Path
 
 from studio.errors import BadRequest
 from studio.files import sha256_of
+from studio.film.packets import packets_sha256
 from studio.media import check_input, sniff
+
+FILMS = ("video/mp4", "video/webm")
 
 
 def content_sha256(path: Path, media_type: str) -> str:
-    """Text: its UTF-8 bytes. Pictures: mode, size and pixels of every frame. Anything else: the file's bytes."""
+    """Text: its UTF-8 bytes. Pictures: mode, size and pixels of every frame. Films: the packets of pictures and sound.
+    Anything else: the file's bytes."""
     if media_type.startswith("image/"):
         return _pixels(path)
+    if media_type in FILMS:
+        return packets_sha256(path)
     return sha256_of(path)
 
 
 def content_of(path: Path) -> str:
-    """The content hash of a file of unknown origin; one that only looks like a picture is hashed as bytes."""
+    """The content hash of a file of unknown origin; one that only looks like a picture or a film is hashed as bytes."""
     media_type = sniff(path)
-    if media_type.startswith("image/"):
+    if media_type.startswith("image/") or media_type in FILMS:
         try:
             check_input(path, (), "file")
-            return _pixels(path)
-        except (BadRequest, OSError, ValueError, SyntaxError):
+            return content_sha256(path, media_type)
+        except (BadRequest, OSError, ValueError, SyntaxError, ArithmeticError, LookupError):
             pass
     return sha256_of(path)
 
