@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -14,6 +14,7 @@ from studio.errors import BadRequest
 from studio.forms import FieldSpec
 from studio.ui.house import House
 from studio.ui.i18n import Words
+from studio.ui.pickers import adapters, has_shapes, paint_button, seed_buttons, shapes
 
 OPEN_GROUPS = frozenset({"main", "size"})
 """Groups that a form shows at once; the others wait behind the fold. Files are always shown."""
@@ -32,6 +33,13 @@ class Form:
     components: list[Any] = field(default_factory=list)
     own: set[str] = field(default_factory=set)
     """Fields drawn by a widget of the family: their values are taken as they are."""
+    pickers: dict[Any, Callable[[Mapping[str, FieldSpec]], str]] = field(default_factory=dict)
+    """Pieces that show what a model offers, and how to draw them for another model of the family."""
+
+    def follow(self, fields: tuple[FieldSpec, ...]) -> dict[Any, Any]:
+        """Show what another model of the family offers."""
+        by_name = {one.name: one for one in fields}
+        return {place: gr.update(value=draw(by_name)) for place, draw in self.pickers.items()}
 
     def params(self, values: tuple[Any, ...] | list[Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
         """What differs from the defaults, as the engine wants it. ``BadRequest`` for what is no number or no JSON."""
@@ -74,21 +82,58 @@ def build_form(house: House, model: str, say: Words, *, leave: frozenset[str] = 
     made: dict[str, Any] = {}
     texts = [one for one in fields if _in_view(one) and _is_text(one)]
     files = [one for one in fields if one.kind == "file" and not one.advanced]
-    small = [one for one in fields if _in_view(one) and one not in texts and one not in files]
-    rest = [one for one in fields if one not in texts and one not in files and one not in small]
+    seeds = [one for one in fields if one.widget == "seed"]
+    small = [one for one in fields if _in_view(one) and one not in (*texts, *files, *seeds)]
+    rest = [one for one in fields if one not in (*texts, *files, *seeds, *small)]
     for number, one in enumerate(texts):
         plain = one if number == 0 else one.model_copy(update={"description": ""})
         made[one.name] = _draw(house, form, plain, say, lines=4 if number == 0 else 1)
-    for row in (files, small):
-        if row:
-            with gr.Row(elem_classes="fields"):
-                for one in row:
-                    made[one.name] = _draw(house, form, one.model_copy(update={"description": ""}), say)
+    small = _shapes(house, form, fields, small, say, made)
+    if files:
+        with gr.Row(elem_classes="fields files"):
+            for number, one in enumerate(files):
+                _draw_file(house, form, one, files[:number], say, made)
+    with gr.Row(elem_classes="fields"):
+        for one in small:
+            made[one.name] = _draw(house, form, one.model_copy(update={"description": ""}), say)
+    for one in seeds:
+        with gr.Row(elem_classes="seed-row"):
+            made[one.name] = _draw(house, form, one.model_copy(update={"description": ""}), say)
+            gr.Markdown(seed_buttons(one, say), sanitize_html=False, elem_classes="seed-box")
     if rest:
         with gr.Accordion(say("form.more"), open=False, elem_classes="fold"):
             draw_groups(house, form, rest, say, made)
     form.components = [made[one.name] for one in fields]
     return form
+
+
+def _shapes(
+    house: House, form: Form, fields: tuple[FieldSpec, ...], small: list[FieldSpec], say: Words, made: dict[str, Any]
+) -> list[FieldSpec]:
+    """Width and height as pictures, if the model offers some; returns the fields that are left to draw."""
+    pair = [one for one in small if one.name in ("width", "height")]
+    if len(pair) != 2 or not has_shapes(fields):
+        return small
+    width = next(one for one in pair if one.name == "width")
+    shown = gr.Markdown(shapes(width, say), sanitize_html=False, elem_classes="picker-box")
+    form.pickers[shown] = lambda known: shapes(known["width"], say)
+    with gr.Row(elem_classes="fields own-size"):
+        for one in pair:
+            made[one.name] = _draw(house, form, one.model_copy(update={"description": ""}), say)
+    return [one for one in small if one not in pair]
+
+
+def _draw_file(
+    house: House, form: Form, one: FieldSpec, before: list[FieldSpec], say: Words, made: dict[str, Any]
+) -> None:
+    """A file; a mask with the button that opens the picture before it to be painted on."""
+    pictures = [other for other in before if not other.multiple and _kinds(other) == {"image"}]
+    if one.widget != "mask" or not pictures:
+        made[one.name] = _draw(house, form, one.model_copy(update={"description": ""}), say)
+        return
+    with gr.Column(min_width=200, elem_classes=["mask-box", f"over-{pictures[-1].name}"]):
+        made[one.name] = _draw(house, form, one.model_copy(update={"description": ""}), say)
+        gr.Markdown(paint_button(one, pictures[-1].name, say), sanitize_html=False)
 
 
 def draw_groups(house: House, form: Form, fields: list[FieldSpec], say: Words, made: dict[str, Any]) -> None:
@@ -100,6 +145,15 @@ def draw_groups(house: House, form: Form, fields: list[FieldSpec], say: Words, m
         with gr.Row(elem_classes="fields"):
             for one in members:
                 made[one.name] = _draw(house, form, one, say)
+                if one.widget == "lora" and one.multiple:
+                    _adapters(house, form, one, say)
+
+
+def _adapters(house: House, form: Form, one: FieldSpec, say: Words) -> None:
+    """What there is to choose from, drawn over the plain list of names, which stays hidden."""
+    folder = house.studio.home.adapters
+    shown = gr.Markdown(adapters(one, folder, say), sanitize_html=False, elem_classes="picker-box")
+    form.pickers[shown] = lambda known: adapters(known[one.name], folder, say)
 
 
 def _in_view(one: FieldSpec) -> bool:
@@ -114,12 +168,23 @@ def _draw(house: House, form: Form, one: FieldSpec, say: Words, lines: int = 1) 
     own = house.widgets.component(one, say.language)
     if own is not None:
         form.own.add(one.name)
-        return own
+        return _named(own, one)
     return component_of(one, say, lines)
+
+
+def _named(component: Any, one: FieldSpec) -> Any:
+    """With the class by which scripts find a parameter's component."""
+    known = component.elem_classes or []
+    component.elem_classes = [*([known] if isinstance(known, str) else known), f"p-{one.name}"]
+    return component
 
 
 def component_of(one: FieldSpec, say: Words, lines: int = 1) -> Any:
     """The component that suits a field. Numbers that may be left out are text boxes: Gradio's show 0 for nothing."""
+    return _named(_component_of(one, say, lines), one)
+
+
+def _component_of(one: FieldSpec, say: Words, lines: int) -> Any:
     label = f"{one.label} ({_unit(one.unit, say)})" if one.unit else one.label
     common: dict[str, Any] = {"label": label, "info": one.description or None, "min_width": 200}
     value = show_value(one, one.default)
@@ -169,8 +234,12 @@ def _number(one: FieldSpec, value: Any, common: dict[str, Any], say: Words) -> A
     return gr.Number(value, precision=0 if one.kind == "int" else None, **common)
 
 
+def _kinds(one: FieldSpec) -> set[str]:
+    return {accepted.split("/")[0] for accepted in one.accept}
+
+
 def _file(one: FieldSpec, common: dict[str, Any], say: Words) -> Any:
-    kinds = {accepted.split("/")[0] for accepted in one.accept}
+    kinds = _kinds(one)
     common.pop("info")
     hint = f"{one.label}" + ("" if one.required else f" ({say('form.optional')})")
     common["label"] = hint

@@ -1,5 +1,8 @@
 // What Gradio has no component for: pieces that keep themselves up to date, the buttons in them, keys, light and dark.
 // No framework and nothing from outside; the content policy forbids both.
+import "./form.js";
+import "./painter.js";
+import "./drop.js";
 
 const root = document.documentElement;
 const opened = new Set(); // folds that the person opened: they stay open when their piece is drawn anew
@@ -200,6 +203,7 @@ document.addEventListener("toggle", (event) => {
 // -- keys -------------------------------------------------------------------------------------------------------
 const shown = (selector) => [...document.querySelectorAll(selector)].find((one) => one.getClientRects().length);
 document.addEventListener("keydown", (event) => {
+  if (document.querySelector("dialog[open]")) return; // keys belong to it
   if (event.key === "Escape" && !event.defaultPrevented) shown(".turn.writing .stop, .shown .stop")?.click();
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) shown(".go")?.click();
 });

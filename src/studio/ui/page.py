@@ -94,10 +94,12 @@ def _follow_chooser(house: House, say: Words, demo: gr.Blocks, maker: Maker) -> 
         own = _own_defaults(house, spec)
         moved = {form.at(one.name) for one in form.fields if one.name in own}
         updates.update((place, new) for place, new in form.updates({}, spec.defaults).items() if place in moved)
+        updates.update(form.follow(house.studio.fields(spec.id, say.language)))
         return updates
 
     places = [maker.groups[name] for name in ("talk", "side", "make") if name in maker.groups]
-    outputs = [maker.note, *mine.values(), *places, *(one for form in maker.forms.values() for one in form.components)]
+    outputs = [maker.note, *mine.values(), *places]
+    outputs += [one for form in maker.forms.values() for one in (*form.components, *form.pickers)]
     maker.chooser.input(chosen, maker.chooser, outputs, **QUIET)
 
     def choices() -> Any:
@@ -115,7 +117,7 @@ def _own_defaults(house: House, spec: ModelSpec) -> set[str]:
 def _connect_results(house: House, say: Words, act: Any, dropped: Any, tabs: Any, makers: dict[str, Maker]) -> None:
     """Settings of a result back into its form, and a result as an input: from the gallery or a dropped file."""
     formed = [maker for maker in makers.values() if maker.chooser is not None]
-    components = [one for maker in formed for form in maker.forms.values() for one in form.components]
+    components = [one for maker in formed for form in maker.forms.values() for one in (*form.components, *form.pickers)]
     groups = [group for maker in formed for group in maker.groups.values()]
     outputs = [tabs, *(maker.chooser for maker in formed), *(maker.note for maker in formed), *groups, *components]
     boxes = [maker.box for maker in formed if maker.box is not None]
@@ -148,6 +150,7 @@ def _connect_results(house: House, say: Words, act: Any, dropped: Any, tabs: Any
         updates = {tabs: gr.update(selected=maker.modality), maker.chooser: gr.update(value=spec.id)}
         updates[maker.note] = gr.update(value=model_note(house, spec.id, say))
         updates.update(form.updates(_here(house, form, params), spec.defaults))
+        updates.update(form.follow(house.studio.fields(spec.id, say.language)))
         updates.update(_groups(house, maker, spec))
         if maker.box is not None and house.chats_with(spec):
             updates[maker.box] = gr.update(value={"text": params.get("prompt", ""), "files": []})

@@ -43,7 +43,8 @@ LIVE: dict[str, Render] = {
 }
 THUMB = 320
 _HERE = Path(__file__).parent
-_ASSETS = {"style.css": "text/css", "keys.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_SCRIPTS = ("keys.js", "form.js", "painter.js", "drop.js")
+_ASSETS = {"style.css": "text/css", "icon.svg": "image/svg+xml", **dict.fromkeys(_SCRIPTS, "text/javascript")}
 _INPUT = re.compile(r"^[0-9a-f]{64}\.\w{1,5}$")
 
 

@@ -152,8 +152,9 @@ def build(
 
 def _buttons(house: House, demo: gr.Blocks, maker: Maker, form: Form, say: Words) -> None:
     """What it would take, and the button. Nothing else is wired: the result follows the queue by itself."""
-    line = gr.Markdown(WAIT, sanitize_html=False, elem_classes="forecast-box")
-    go = gr.Button(say("make.go"), variant="primary", elem_classes="go")
+    with gr.Column(elem_classes="go-box"):
+        line = gr.Markdown(WAIT, sanitize_html=False, elem_classes="forecast-box")
+        go = gr.Button(say("make.go"), variant="primary", elem_classes="go")
     inputs = [maker.chooser, *form.components]
 
     def forecast(model: str, *values: Any) -> str:
@@ -222,11 +223,10 @@ def _shown(house: House, row: JobRow, say: Words) -> str:
         elif not made:
             parts.append(f'<div class="gone">{esc(say("gallery.gone"))}</div>')
     parts += [f'<p class="note">{esc(text)}</p>' for text in story.notes]
-    facts = facts_of(row, story, say)
-    return (
-        "".join(parts)
-        + f'<p class="facts"><b>{esc(what_of(row))}</b><br>{esc(row.model)} {"· " + esc(facts) if facts else ""}</p>'
-    )
+    facts = " · ".join(part for part in (row.model, facts_of(row, story, say)) if part)
+    seed = esc(row.params.get("seed", ""))
+    about = f'<p class="facts" data-seed-made="{seed}"><b>{esc(what_of(row))}</b><br>{esc(facts)}</p>'
+    return "".join(parts) + about
 
 
 def tools_of(made: Artefact, say: Words) -> str:
