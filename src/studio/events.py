@@ -22,13 +22,20 @@ class Queued(_Event):
 
 
 class Progress(_Event):
-    """``done`` of ``total`` units of ``phase``; ``total`` 0 means that the end is not known."""
+    """``done`` of ``total`` units of ``phase``; ``total`` 0 means that the end is not known.
+
+    Work that is kept part by part (the sections of a film) says which ``part`` of ``parts`` this is about, from 1 in
+    the order of making: ``done`` and ``part_eta_s`` are then of the part, and ``eta_s`` is of the whole.
+    """
 
     event: Literal["progress"] = "progress"
     phase: str
     done: float = 0
     total: float = 0
     eta_s: float | None = None
+    part: int = 0
+    parts: int = 0
+    part_eta_s: float | None = None
 
 
 class Token(_Event):

@@ -25,6 +25,8 @@ from studio.spec import ModelSpec
 from studio.units import format_bytes
 
 MAX_SEED = 2**32 - 1
+KEPT = "kept"
+"""The name of the file by which ``Context.keep`` marks a folder."""
 
 
 class Params(BaseModel):
@@ -148,7 +150,7 @@ class Variant(_Frozen):
 class Stage(_Frozen):
     """``network`` runs ``calls`` times (steps x guidance) in each of ``rounds`` (sections of a film), then leaves
     the card. ``held_bytes`` stay on the card beside it (latents, embeddings), ``ram_bytes`` in memory (frames).
-    Stages of more than one round take turns, so their networks stay in memory together."""
+    Networks whose stages have more than one round come back to the card, so all of each stays in memory."""
 
     name: str
     network: str
@@ -169,6 +171,8 @@ class Footprint(_Frozen):
     disk_bytes: int = 0
     networks: tuple[Network, ...] = ()
     stages: tuple[Stage, ...] = ()
+    process_bytes: int = 0
+    """Memory of the executing process without any network, on a processor; 0: by the family's ``libraries``."""
 
 
 class Rates(_Frozen):
@@ -253,6 +257,10 @@ class Context:
         """Raise ``Cancelled`` if somebody cancelled this job. Call it between steps."""
         if self._cancelled():
             raise Cancelled
+
+    def keep(self) -> None:
+        """What is in ``workdir`` is worth going on from: keep it for a while even if the job fails, for its retry."""
+        (self.workdir / KEPT).touch()
 
     def new_file(self, media_type: str) -> Path:
         """A path in ``workdir`` for the next output of this type."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from studio.events import Artefact, Event, Failed, Note, Progress, Queued, Token
+from studio.events import Artefact, Event, Failed, Note, Preview, Progress, Queued, Token
 from studio.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class Terminal:
         self._tasks: dict[str, TaskID] = {}
         self._thinking = False
         self._wrote_text = False
+        self._part = (0, 0)  # this and the next are of the last progress
+        self._eta_s: float | None = None
 
     def take(self, event: Event) -> None:
         if isinstance(event, Progress):
@@ -58,6 +60,8 @@ class Terminal:
         elif isinstance(event, Artefact):
             self._end_bars()
             self._artefact(event)
+        elif isinstance(event, Preview):
+            self._preview(event)
         elif isinstance(event, Note):
             self._end_bars()
             self._end_text()
@@ -75,14 +79,28 @@ class Terminal:
         self._end_text()
 
     def _progress(self, event: Progress) -> None:
+        self._part, self._eta_s = (event.part, event.parts), event.eta_s
         if not self._colour or self._quiet:
             return
         if self._bars is None:
             self._bars = _bars()
             self._bars.start()
-        if event.phase not in self._tasks:
-            self._tasks[event.phase] = self._bars.add_task(event.phase, total=event.total or None)
-        self._bars.update(self._tasks[event.phase], completed=event.done, total=event.total or None)
+        name = f"{event.part}/{event.parts} {event.phase}" if event.parts else event.phase
+        if event.parts and name not in self._tasks:  # what earlier parts did is over
+            self._end_bars()
+            self._bars = _bars()
+            self._bars.start()
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=event.total or None)
+        self._bars.update(self._tasks[name], completed=event.done, total=event.total or None)
+
+    def _preview(self, event: Preview) -> None:
+        """A part of a film can be played while the next one is made; unfinished pictures are for the page."""
+        if event.media_type.startswith("video/") and not self._quiet:
+            self._end_bars()
+            left = f" (about {format_seconds(self._eta_s)} to go)" if self._eta_s else ""
+            which = f"section {self._part[0]} of {self._part[1]}" if self._part[1] else "a part"
+            typer.echo(f"{self._title or 'studio'}: {which} can be played: {event.path}{left}", err=True)
 
     def _token(self, event: Token) -> None:
         thinking = event.channel == "thinking"

@@ -19,6 +19,7 @@ from studio.errors import StudioError
 from studio.events import Artefact, Event, Failed, Progress, Token, is_last
 from studio.files import sweep
 from studio.jobs.executors import Executor, WorkerDied
+from studio.jobs.kept import worth_keeping
 from studio.jobs.model import JobRow, Task
 from studio.jobs.queue import JobQueue
 from studio.store.artefacts import ArtefactStore
@@ -169,7 +170,7 @@ class Runner:
         if left := list(self._home.work.iterdir()):
             alive = {row.id for row in self._queue.find(states=["queued", "running"], limit=10_000)}
             for folder in left:
-                if folder.name not in alive:
+                if folder.name not in alive and not worth_keeping(self._queue, folder):
                     shutil.rmtree(folder, ignore_errors=True)
 
     def _run(self, executor: Executor, job: JobRow) -> None:
@@ -189,8 +190,9 @@ class Runner:
             text = f"{type(error).__name__}: {' '.join(str(error).split())}"
             recorder.emit(Failed(error=text, hint=f"This is a bug; its traceback is in {self._home.logs}."))
         self._queue.release(job)  # only if it neither ended nor was cancelled: the program closes or pauses
-        if self._queue.get(job.id).ended:
-            shutil.rmtree(self._home.work / job.id, ignore_errors=True)
+        folder = self._home.work / job.id
+        if self._queue.get(job.id).ended and not worth_keeping(self._queue, folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def _leaving(self) -> bool:

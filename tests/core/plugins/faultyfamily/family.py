@@ -32,6 +32,7 @@ class FaultyParams(Params):
     image: Annotated[Path, input_file("image/png")] | None = Field(default=None, description="A picture to read.")
     journal: str = Field(default="", description="A file that gets one line for each time the work was begun.")
     wait_after: int = Field(default=0, ge=0, le=20, description="Wait once this many outputs are made.")
+    keep: bool = Field(default=False, description="Note each attempt in the working folder, and keep that.")
     wait_for: str = Field(default="", description="Wait until this file exists.")
 
 
@@ -43,6 +44,10 @@ class Faulty(Pipeline[FaultyParams]):
         if params.journal:
             with Path(params.journal).open("a") as file:
                 file.write(f"{os.getpid()} {ctx.attempt} {params.prompt}\n")
+        if params.keep:
+            with (ctx.workdir / "attempts").open("a") as file:
+                file.write(f"{ctx.attempt}")
+            ctx.keep()
         yield Progress(phase="begun", done=1, total=1)
         if params.wait_for and params.wait_after == 0:
             yield from self.wait(params, ctx)
@@ -71,6 +76,8 @@ class Faulty(Pipeline[FaultyParams]):
             Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
             return Artefact(path=str(path), media_type="image/png")
         text = f"{params.prompt} {number}"
+        if params.keep:
+            text += " attempts " + (ctx.workdir / "attempts").read_text()
         if params.image is not None:
             text += f" {params.image.stat().st_size}"
         return ctx.save(text.ljust(params.size_bytes), "text/plain")

@@ -1,0 +1,58 @@
+"""What a failed job marked as worth keeping is there for its retry, and for nothing else."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from studio.cli.doctor import doctor_command
+from studio.core import Studio
+from studio.errors import JobFailed
+from toolbox import files_in
+
+
+@pytest.mark.parametrize("fault", ["plain", "raise", "memory"])
+def test_a_retry_goes_on_from_what_was_kept(home: Path, plugins: Path, fault: str) -> None:
+    with Studio(home, executor="inline") as studio:
+        job = studio.submit("faulty", fault=fault, attempts=1, keep=True)
+        with pytest.raises(JobFailed):
+            job.result()
+    doctor_command(repair=True, as_json=True)
+    with Studio(home, executor="inline") as studio:  # what is left of others is swept at every start
+        assert studio.run("toy", seed=1)
+        assert (home / "work" / job.id / "attempts").is_file()
+        studio.queue.retry(job.id)
+        studio.work()
+        [made] = studio.jobs.get(job.id).result()
+        assert made.text.startswith("x 1 attempts 1") and made.text.endswith("2")
+        studio.run("toy", seed=2)  # the folder goes after the end of its job is told
+        assert not (home / "work" / job.id).exists()
+
+
+def test_a_worker_that_dies_twice_leaves_what_was_kept(studio: Studio) -> None:
+    job = studio.submit("faulty", fault="segfault", attempts=2, keep=True)
+    with pytest.raises(JobFailed, match="died 2 times"):
+        job.result()
+    studio.queue.retry(job.id)
+    [made] = studio.jobs.get(job.id).result()
+    assert made.text == "x 1 attempts 123"
+
+
+def test_what_nobody_comes_back_for_goes(home: Path, plugins: Path) -> None:
+    with Studio(home, executor="inline") as studio:
+        unmarked = studio.submit("faulty", fault="plain")
+        old, cancelled = (studio.submit("faulty", fault="plain", keep=True) for _ in range(2))
+        for job in (unmarked, old, cancelled):
+            with pytest.raises(JobFailed):
+                job.result()
+        studio.run("toy", seed=1)
+        assert not (home / "work" / unmarked.id).exists()
+        with studio.database.write() as connection:
+            long_ago = time.time() - 15 * 24 * 3600
+            connection.execute("UPDATE jobs SET finished = ? WHERE id = ?", (long_ago, old.id))
+            connection.execute("UPDATE jobs SET state = 'cancelled' WHERE id = ?", (cancelled.id,))
+    with Studio(home, executor="inline") as studio:
+        studio.run("toy", seed=2)
+    assert files_in(home / "work") == [] and list((home / "work").iterdir()) == []
