@@ -1,148 +1,199 @@
-"""Forecasts against measurements: what a plan says before a model ever ran, what it takes, and what it says then.
+"""Forecasts against measurements: what a plan says of a model's memory before it ever ran, and what it takes.
 
-Every model of a home that is installed (or those that are named) runs a few times, each time in a new worker process
-of a fresh home, so that every run is cold. Measured here, apart from the engine: the most memory of the worker by
-looking at it from outside, every 20 ms, and the seconds that the job tells. The aim: a peak between 1.00 and 1.10 of
-what is measured. Prints a table and writes `benchmarks/forecast_cpu.json`.
+Every run is a process of its own with a fresh home, so that it is cold. The process and its children are watched from
+outside, every 20 ms. For each model: forecasts of all requests before anything ran; the first request twice; forecasts
+again, which then know what that one took; and all the other requests, which nothing was learned from. The aim: a peak
+between 1.00 and 1.10 of what is measured. ``ram`` caps what the plan may use, so that weights are kept in fewer bits
+(balanced) or come from the disk (quality); what is read from mapped files is the system's to take back, so there the
+memory of the process's own is what counts. Prints a table and writes ``benchmarks/forecast_cpu.json``.
 
-    python scripts/bench_forecast.py                       # what is installed in STUDIO_HOME
-    python scripts/bench_forecast.py --models DIR starter-text --runs 5
+    python scripts/bench_forecast.py --models DIR starter-text starter-image
+    python scripts/bench_forecast.py --models DIR                # all, with two large random ones (6 GB of disk)
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import subprocess
 import sys
 import tempfile
-import threading
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
+from forecast_models import MODELS, entry, write_model
 
-from studio import Studio
-from studio.events import Done
 from studio.hardware import probe
-from studio.units import format_bytes, format_seconds
+from studio.units import GIB, format_bytes, format_seconds
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = {"prompt": "The history of the lighthouse begins long before electric light. In the ancient world,"}
+APPLE, SMALL = {"prompt": "a red apple"}, {"prompt": "a red apple", "width": 256, "height": 256, "preview_every": 0}
+# Of each model the first request is the one that is learned from. ``_ram`` (GiB) and ``_prefer`` are of the plan.
 REQUESTS: dict[str, list[dict[str, Any]]] = {
-    "text-llm": [
-        {**TEXT, "completion": True, "context": 1024, "max_tokens": 100},
-        {**TEXT, "completion": True, "context": 8192, "max_tokens": 100},
+    "starter-text": [
+        {**TEXT, "completion": True, "context": 1024, "max_tokens": 60},
+        {**TEXT, "completion": True, "context": 8192, "max_tokens": 60},
+        {**TEXT, "context": 2048, "max_tokens": 20},
     ],
-    "image-diffusion": [{"prompt": "a lighthouse on a cliff"}],
+    "starter-image": [
+        APPLE,
+        {**APPLE, "steps": 4},
+        {**APPLE, "width": 128, "height": 128, "steps": 4, "num_images": 2},
+        {**APPLE, "width": 256, "height": 256, "steps": 2},
+    ],
+    "starter-upscale": [{"image": 64}, {"image": 256}, {"image": 192, "scale": 2}],
+    "wide-unet": [
+        {**SMALL, "steps": 2},
+        {**SMALL, "width": 512, "steps": 1},
+        {**SMALL, "steps": 1, "num_images": 2},
+        {**SMALL, "steps": 1, "_ram": 3.0},
+        {**SMALL, "steps": 1, "_ram": 3.0, "_prefer": "quality"},
+    ],
+    "joint-dit": [
+        {**SMALL, "steps": 2},
+        {**SMALL, "width": 384, "height": 384, "steps": 1},
+        {**SMALL, "steps": 1, "num_images": 2},
+        {**SMALL, "steps": 1, "_ram": 2.5},
+        {**SMALL, "steps": 1, "_ram": 2.5, "_prefer": "quality"},
+    ],
 }
 
 
-class Outside(threading.Thread):
-    """The most resident memory that any child of this process has had, seen from here."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.most = 0
-        self._ended = threading.Event()
-
-    def run(self) -> None:
-        me = psutil.Process()
-        while not self._ended.wait(0.02):
-            for child in me.children():
-                try:
-                    self.most = max(self.most, child.memory_info().rss)
-                except psutil.Error:
-                    continue
-
-    def stop(self) -> int:
-        self._ended.set()
-        self.join()
-        return self.most
+def watched(child: subprocess.Popen[str]) -> tuple[int, int]:
+    """The most resident memory of a process and its children together until it ends, and the most of their own."""
+    most = own = 0
+    while child.poll() is None:
+        try:
+            head = psutil.Process(child.pid)
+            family = [head, *head.children(recursive=True)]
+            most = max(most, sum(one.memory_info().rss for one in family))
+            own = max(own, sum(_own(one.pid) for one in family))
+        except (psutil.Error, OSError):
+            pass
+        time.sleep(0.02)
+    return most, own
 
 
-def forecast(home: Path, model: str, request: dict[str, Any]) -> dict[str, Any]:
-    with Studio(home, executor="inline") as studio:
-        plan = studio.forecast(model, **request)
-    return {
-        "peak_ram_bytes": plan.peak_ram_bytes,
-        "peak_vram_bytes": plan.peak_vram_bytes,
-        "seconds": plan.seconds,
-        "phases": {phase.name: phase.seconds for phase in plan.phases},
-        "basis": plan.basis,
-    }
+def _own(pid: int) -> int:
+    """Memory that is no file's (Linux; proc(5), RssAnon)."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
 
 
-def measured(home: Path, model: str, request: dict[str, Any], seed: int) -> dict[str, Any]:
-    """One job in a worker of its own."""
-    outside = Outside()
-    outside.start()
-    with Studio(home) as studio:
-        job = studio.submit(model, **request, seed=seed)
-        made = job.result()
-        [done] = [event for event in job.events() if isinstance(event, Done)]
-    whole = done.seconds["load"] + done.seconds["generate"]
-    return {
-        "peak_ram_bytes": outside.stop(),
-        "seconds": whole,
-        "phases": done.seconds,
-        "info": {name: made[0].info[name] for name in ("completion_tokens", "tokens_per_s") if name in made[0].info},
-    }
+def call(home: Path, model: str, request: dict[str, Any], *, runs: bool) -> dict[str, Any]:
+    """Forecast or run a request in a process of its own; what it says, and what it was seen to take."""
+    command = [sys.executable, "-W", "ignore", __file__, "--child", json.dumps([str(home), model, request, runs])]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    most, own = watched(child)
+    lines = child.communicate()[0].splitlines()
+    if child.returncode or not lines:
+        sys.exit(f"{model} {request}: the child ended with {child.returncode}")
+    return {**json.loads(lines[-1]), **({"rss_bytes": most, "own_bytes": own} if runs else {})}
 
 
-def compare(models: Path, model: str, request: dict[str, Any], runs: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        (home / "models").symlink_to(models.absolute())
-        before = forecast(home, model, request)
-        rows = [measured(home, model, request, seed) for seed in range(1, runs + 1)]
-        after = forecast(home, model, request)
-        later = measured(home, model, request, runs + 1)
-    peak = max(row["peak_ram_bytes"] for row in [*rows, later])
-    took = statistics.median(row["seconds"] for row in rows)
-    return {
-        "model": model,
-        "request": request,
-        "forecast_before": before,
-        "measured": rows,
-        "forecast_after": after,
-        "measured_after": later,
-        "peak_ratio_before": round(before["peak_ram_bytes"] / peak, 3),
-        "peak_ratio_after": round(after["peak_ram_bytes"] / peak, 3),
-        "seconds_ratio_before": round(before["seconds"] / took, 3) if before["seconds"] else None,
-        "seconds_ratio_after": round(after["seconds"] / took, 3) if after["seconds"] else None,
-        "seconds_ratio_of_the_next_run": round(after["seconds"] / later["seconds"], 3) if after["seconds"] else None,
-    }
+def child(home: str, model: str, request: dict[str, Any], runs: bool) -> None:
+    """In the process that is watched: the engine's own way, as in a worker."""
+    from functools import partial
+
+    from studio.events import Artefact, Done, Failed
+    from studio.forms import validate
+    from studio.jobs import execute
+    from studio.jobs.model import Task
+    from studio.store.home import Home
+
+    params = {name: value for name, value in request.items() if not name.startswith("_")}
+    if "image" in params:
+        params["image"] = str(_picture(Path(home), params["image"]))
+    execute.make_plan = partial(execute.make_plan, prefer=request.get("_prefer", "balanced"))  # type: ignore[assignment]
+    engine = execute.Engine(Home(home), alone=True)
+    if "_ram" in request:
+        free = engine.memory._free
+        engine.memory._free = lambda: free().model_copy(update={"ram_bytes": int(request["_ram"] * GIB)})
+    task = Task(job_id="job", model=model, params={**params, "seed": 1} if "prompt" in params else params, attempt=1)
+    if not runs:
+        spec = engine.catalogue.get(model)
+        family = engine.registry.get(spec.pipeline)
+        files = engine.catalogue.files(spec, engine.models.require) or {}
+        engine._timed |= {"cpu"}  # a plan does not measure the machine
+        drawn, _ = engine._draw(task, engine._made(family, spec, files), validate(family.Params, params, model=model))
+        made = drawn.plan
+        held = {
+            name: {key: one[key] for key in ("precision", "blocks", "resident", "disk_bytes")}
+            for name, one in made.settings.get("networks", {}).items()
+        }
+        print(json.dumps({"ram_bytes": made.peak_ram_bytes, "seconds": made.seconds, "networks": held}))
+        return
+    told: dict[str, Any] = {}
+    for event in engine.run(task, lambda: False):
+        if isinstance(event, Failed):
+            sys.exit(f"{event.error} {event.hint}")
+        if isinstance(event, Artefact):
+            Path(event.path).unlink()
+        if isinstance(event, Done):
+            told = {"seconds": event.seconds}
+    print(json.dumps(told))
 
 
-def installed(models: Path, named: list[str]) -> list[tuple[str, str]]:
-    """Models and their families, as far as this script has a request for them."""
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "models").symlink_to(models.absolute())
-        with Studio(Path(folder), executor="inline") as studio:
-            found = [(spec.id, spec.pipeline) for spec in studio.models if studio.weights.installed(spec) is not None]
-    return [one for one in found if one[1] in REQUESTS and (not named or one[0] in named)]
+def _picture(home: Path, side: int) -> Path:
+    from PIL import Image
+
+    path = home / f"{side}.png"
+    if not path.exists():
+        Image.linear_gradient("L").resize((side, side)).convert("RGB").save(path)
+    return path
+
+
+def compare(home: Path, model: str) -> list[dict[str, Any]]:
+    """Every request of a model: foreseen before anything ran, measured, and foreseen with the first one's runs known."""
+    requests = REQUESTS[model]
+    before = [call(home, model, request, runs=False) for request in requests]
+    first = [call(home, model, requests[0], runs=True) for _ in range(2)]
+    after = [call(home, model, request, runs=False) for request in requests]
+    rows = []
+    for number, request in enumerate(requests):
+        seen = max(first, key=lambda one: one["rss_bytes"]) if number == 0 else call(home, model, request, runs=True)
+        from_disk = any(one["disk_bytes"] for one in before[number]["networks"].values())
+        peak = seen["own_bytes"] if from_disk else seen["rss_bytes"]
+        rows.append(
+            {
+                "model": model,
+                "request": request,
+                "learned_from": number == 0,
+                "networks": before[number]["networks"],
+                "counts": "memory of its own" if from_disk else "resident memory",
+                "forecast_before_bytes": before[number]["ram_bytes"],
+                "forecast_after_bytes": after[number]["ram_bytes"],
+                "measured_bytes": peak,
+                "measured": seen,
+                "ratio_before": round(before[number]["ram_bytes"] / peak, 3),
+                "ratio_after": round(after[number]["ram_bytes"] / peak, 3),
+                "seconds_before": before[number]["seconds"],
+                "seconds_after": after[number]["seconds"],
+            }
+        )
+        show(rows[-1])
+    return rows
 
 
 def show(row: dict[str, Any]) -> None:
-    took = statistics.median(one["seconds"] for one in row["measured"])
-    peak = max(one["peak_ram_bytes"] for one in row["measured"])
-    request = {name: value for name, value in row["request"].items() if name != "prompt"}
-    print(f"{row['model']} {request}")
-    for label, figures in (("before", row["forecast_before"]), ("after", row["forecast_after"])):
-        print(
-            f"  forecast {label:7} {format_bytes(figures['peak_ram_bytes']):>10}  {format_seconds(figures['seconds'])}"
-        )
-    print(f"  measured         {format_bytes(peak):>10}  {format_seconds(took)}")
-    print(f"  peak forecast / measured: {row['peak_ratio_before']} before, {row['peak_ratio_after']} after")
-    print(f"  time forecast / measured: {row['seconds_ratio_before']} before, {row['seconds_ratio_after']} after")
+    request = {name: value for name, value in row["request"].items() if name not in ("prompt", "completion")}
+    held = {one["precision"] + (" from the disk" if one["disk_bytes"] else "") for one in row["networks"].values()}
+    took = row["measured"]["seconds"]["load"] + row["measured"]["seconds"]["generate"]
+    print(
+        f"{row['model']:16} measured {format_bytes(row['measured_bytes']):>9} {format_seconds(took):>7}  forecast "
+        f"{row['ratio_before']:.2f} before, {row['ratio_after']:.2f} after  {', '.join(sorted(held))} {request}",
+        flush=True,
+    )
 
 
 def versions() -> dict[str, str]:
     found = {"python": sys.version.split()[0]}
-    for name in ("torch", "llama-cpp-python", "diffusers"):
+    for name in ("torch", "llama-cpp-python", "diffusers", "transformers"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -150,28 +201,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("named", nargs="*", metavar="MODEL", help="default: all that are installed and known here")
-    parser.add_argument("--models", type=Path, help="the folder of models; default: that of STUDIO_HOME")
-    parser.add_argument("--runs", type=int, default=4)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "forecast_cpu.json")
-    options = parser.parse_args()
-    if options.models is None:
-        with Studio(executor="inline") as studio:
-            options.models = studio.home.models
+def result_of(rows: list[dict[str, Any]], named: list[str]) -> dict[str, Any]:
     machine = probe()
-    found = installed(options.models, options.named)
-    if not found:
-        sys.exit(f"None of these models is installed in {options.models}.")
-    rows = []
-    for model, pipeline in found:
-        for request in REQUESTS[pipeline]:
-            rows.append(compare(options.models, model, request, options.runs))
-            show(rows[-1])
-    result = {
-        "what": "forecasts of peak memory and seconds against measurement; each run is cold, in a worker of its own",
-        "command": "python " + " ".join(["scripts/bench_forecast.py", *options.named, "--runs", str(options.runs)]),
+    return {
+        "what": "forecasts of peak memory against measurement; each run is cold, in a process of its own",
+        "command": " ".join(["python scripts/bench_forecast.py --models DIR", *named]),
         "machine": {
             "processor": machine.processor,
             "cores": machine.cores,
@@ -179,13 +213,40 @@ def main() -> None:
             "system": machine.system,
             "cards": [gpu.name for gpu in machine.gpus],
         },
-        "busy": f"load average {psutil.getloadavg()[0]:.1f}",
+        "busy": f"load average {psutil.getloadavg()[0]:.1f}: the seconds say little",
         "when": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "rows": rows,
     }
-    options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("named", nargs="*", metavar="MODEL", help=f"default: {', '.join(REQUESTS)}")
+    parser.add_argument("--models", type=Path, help="the folder of a home's models, with the starters")
+    parser.add_argument("--large", type=Path, help="where the random models are written; default: a folder for once")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "forecast_cpu.json")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(*json.loads(options.child))
+        return
+    if options.models is None:
+        parser.error("--models names the folder of the starters: that of a home in which they were pulled")
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for model in options.named or REQUESTS:
+            home = Path(scratch) / f"home-{model}"
+            home.mkdir()
+            (home / "models").symlink_to(options.models.absolute())
+            if model in MODELS:
+                folder = write_model(model, (options.large or Path(scratch)) / model)
+                (home / "models.yaml").write_text(yaml.safe_dump([entry(model, folder.absolute())]))
+            rows += compare(home, model)
+            options.out.parent.mkdir(exist_ok=True)
+            options.out.write_text(json.dumps(result_of(rows, options.named), indent=1) + "\n")
+    low, high = min(row["ratio_before"] for row in rows), max(row["ratio_before"] for row in rows)
+    print(f"forecast / measured: {low:.2f} to {high:.2f} before anything ran")
 
 
 if __name__ == "__main__":

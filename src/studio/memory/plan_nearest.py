@@ -20,6 +20,10 @@ def nearest_plan(make: Callable[[Budget], Plan], budget: Budget) -> tuple[Plan, 
     """
     ways = [("vram",), ("ram",), ("vram", "ram")] if budget.vram_bytes else [("ram",)]
     found = [hit for way in ways if (hit := _least(make, budget, way)) is not None]
+    if len(found) == 1 and len(ways) == 3:  # both are too small, and one of them perhaps by less than the other
+        added, _ = found[0]
+        wide = budget.model_copy(update={"vram_bytes": budget.vram_bytes + added // 2})
+        found = [less for less in [_least(make, wide, ("ram",))] if less is not None] or found
     if not found:
         return None
     _, plan = min(found, key=lambda one: one[0])

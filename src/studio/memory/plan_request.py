@@ -13,6 +13,7 @@ from studio.memory.calibration import Calibration, read, software_of
 from studio.memory.plan_machine import CORE_FLOPS_PER_S, MEMORY_BYTES_PER_S, machines_of, rates_of
 from studio.memory.plan_measured import Corrector, Drawn, Make, held, proven
 from studio.memory.plan_nearest import nearest_plan
+from studio.memory.plan_process import process_bytes
 from studio.memory.planner import plan
 from studio.pipeline import Budget, Footprint, Params, Phase, Pipeline, Plan, Prefer, Row
 
@@ -140,6 +141,8 @@ def _tokens(params: Params, made: Plan) -> int | None:
 def _maker(pipeline: Pipeline[Any], params: Params, prefer: Prefer, resolve: Resolve | None) -> Make:
     footprint = pipeline.footprint(params)
     if footprint.networks:
+        process = footprint.process_bytes or process_bytes(pipeline.libraries)
+        footprint = footprint.model_copy(update={"process_bytes": process})
         resolved = footprint if resolve is None else resolve(footprint)
         return lambda budget: plan(resolved, budget, prefer, model=pipeline.spec.id)
 

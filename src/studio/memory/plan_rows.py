@@ -11,15 +11,19 @@ from studio.pipeline import Row, Stage, Variant
 from studio.units import format_bytes, format_seconds
 
 
-def rows_of(ways: Sequence[Way], stages: Mapping[str, list[Stage]], machine: Machine) -> tuple[Row, ...]:
+def rows_of(
+    ways: Sequence[Way], stages: Mapping[str, list[Stage]], machine: Machine, *, kept: bool = False
+) -> tuple[Row, ...]:
     """The table of a plan: for each network its loading and where it lies, for each stage what it adds and takes."""
     found: list[Row] = []
+    held = machine.base_ram + sum(search.host_peak(way, machine.card) for way in ways)
     for way in ways:
         runs = stages[way.network.name]
         found.append(_load(way, machine))
         found += _places(way, runs, machine)
         for stage, variant in zip(runs, way.variants, strict=True):
-            found += _stage(way, stage, variant, machine)
+            turns = sum(search.turn_bytes(one, machine.card) for one in (ways if kept else (way,)))
+            found += _stage(way, stage, variant, machine, held + turns)
     return tuple(found)
 
 
@@ -83,7 +87,8 @@ def _why_streamed(way: Way, stages: Sequence[Stage], machine: Machine) -> str:
     return f"{times}: {'the copying is hidden' if copy <= compute else f'the {floor} is the floor'}"
 
 
-def _stage(way: Way, stage: Stage, variant: Variant, machine: Machine) -> Iterator[Row]:
+def _stage(way: Way, stage: Stage, variant: Variant, machine: Machine, together: int) -> Iterator[Row]:
+    """What a stage adds and takes; ``together``: the memory of the process and of all networks in it."""
     device = "card" if machine.card else "memory"
     passes = stage.calls * stage.rounds
     held = f", {format_bytes(stage.held_bytes)} of them kept" if stage.held_bytes else ""
@@ -92,7 +97,7 @@ def _stage(way: Way, stage: Stage, variant: Variant, machine: Machine) -> Iterat
         size_bytes=stage.held_bytes + variant.activation_bytes, why=f"the most at once{held}",
     )  # fmt: skip
     why = f"{passes} passes of {format_seconds(search.pass_s(way, variant, machine))}" if passes > 1 else "one pass"
-    peak = search.base_ram(False) + way.device_bytes + search.host_extra(stage, variant, False)
+    peak = together + search.host_extra(stage, variant, False)
     if machine.card:
         peak = search.device_peak(way, stage, variant, True)
         why += f"; {format_bytes(search.overhead(True))} are the driver's and the libraries'"

@@ -18,6 +18,7 @@ from itertools import product
 from typing import TypeVar
 
 from studio.memory.footprint import Stored, loss, network_bytes, pinned, precisions, work_bytes
+from studio.memory.plan_process import UNKNOWN_BYTES
 from studio.pipeline import Network, Precision, Rates, Stage, Variant
 from studio.units import GIB, MIB
 
@@ -29,8 +30,6 @@ MARGIN_BYTES = 192 * MIB
 """What torch's allocator reserves beyond what is used: rounding and gaps."""
 PROCESS_BYTES = 2 * GIB
 """Python, torch and its CUDA libraries in memory."""
-PROCESSOR_BYTES = 1 * GIB
-"""The same without CUDA."""
 STAGING_BYTES = 256 * MIB
 """One pinned slab through which files are read."""
 
@@ -40,8 +39,9 @@ COMPILE_S = 60.0
 """Compiling a network's blocks, one graph for each kind: estimated from such runs."""
 
 T = TypeVar("T")
-Cost = tuple[float, float, int, int]
-"""Seconds, loss, the memory that is shared with networks that take turns, and networks that stay on the disk."""
+Cost = tuple[float, float, int, int, int]
+"""Seconds, loss, the memory that is shared with the other networks, the most that a stage adds to it, and networks
+that stay on the disk."""
 
 PINNED_SHARE = 0.8
 """How much of the memory may be pinned: what is pinned can neither be swapped nor hold files that are read."""
@@ -51,19 +51,30 @@ OVERLAP = 0.02
 an H100, where copying took 0.47 s."""
 
 _MOST_COUNTS = 48
+_MOST_COUNTS_WITHOUT_CARD = 4
+"""There, what is not resident comes from the disk, and each count is another trade of memory for time."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the search needs to know of the budget: the limits, the rates, and whether there is a card."""
+    """What the search needs to know of the budget: the limits, the rates, and whether there is a card.
+
+    ``process_bytes`` is the memory of the executing process without any network, where there is no card.
+    """
 
     vram_bytes: int
     ram_bytes: int
     rates: Rates
+    process_bytes: int = UNKNOWN_BYTES
 
     @property
     def card(self) -> bool:
         return self.vram_bytes > 0
+
+    @property
+    def base_ram(self) -> int:
+        """The bytes of memory without any network."""
+        return PROCESS_BYTES + STAGING_BYTES if self.card else self.process_bytes
 
 
 @dataclass(frozen=True)
@@ -98,9 +109,9 @@ class Way:
         return self.load_s + self.run_s
 
 
-def counts(blocks: int) -> list[int]:
-    """How many blocks may be resident, most first: every number up to 48 blocks, else 49 numbers evenly spaced."""
-    steps = min(blocks, _MOST_COUNTS)
+def counts(blocks: int, most: int = _MOST_COUNTS) -> list[int]:
+    """How many blocks may be resident, most first: every number up to ``most`` blocks, else evenly spaced ones."""
+    steps = min(blocks, most)
     return [round(blocks * step / steps) for step in range(steps, -1, -1)] if steps else [0]
 
 
@@ -114,22 +125,25 @@ def device_peak(way: Way, stage: Stage, variant: Variant, card: bool) -> int:
     return overhead(card) + way.device_bytes + stage.held_bytes + variant.activation_bytes
 
 
+def host_peak(way: Way, card: bool) -> int:
+    """The bytes of memory that a network takes from its loading on: pinned slabs, or on a processor all of it. One that
+    comes from the disk takes nothing until it runs."""
+    if card:
+        return pinned(way.host_bytes)
+    return 0 if way.disk_bytes else way.device_bytes
+
+
+def turn_bytes(way: Way, card: bool) -> int:
+    """The bytes of memory that a network takes besides while it runs, if it comes from the disk: on a card the pinned
+    memory through which blocks pass, on a processor what is read of it."""
+    if not way.disk_bytes:
+        return 0
+    return way.slot_bytes if card else way.device_bytes
+
+
 def host_extra(stage: Stage, variant: Variant, card: bool) -> int:
     """The bytes of memory that a stage takes besides networks."""
     return stage.ram_bytes + (0 if card else stage.held_bytes + variant.activation_bytes)
-
-
-def host_peak(way: Way, card: bool) -> int:
-    """The bytes of memory that a network takes there: pinned slabs, or on a processor all of it."""
-    if not card:
-        return way.device_bytes
-    staging = way.slot_bytes if way.disk_bytes else 0
-    return pinned(way.host_bytes) + staging
-
-
-def base_ram(card: bool) -> int:
-    """The bytes of memory without any network."""
-    return PROCESS_BYTES + STAGING_BYTES if card else PROCESSOR_BYTES
 
 
 @lru_cache(maxsize=64)
@@ -141,7 +155,7 @@ def placements(network: Network, card: bool, turns: bool) -> tuple[Way, ...]:
     for precision in precisions(network):
         stored = Stored(network, precision)
         unpacked = sum(work_bytes(kind, precision, network.stored) * kind.count for kind in network.blocks)
-        for count in counts(len(stored.blocks)):
+        for count in counts(len(stored.blocks), _MOST_COUNTS if card else _MOST_COUNTS_WITHOUT_CARD):
             resident, streamed = stored.resident(count), len(stored.blocks) - count
             moving = stored.total - resident
             for share in _shares(card, precision == network.stored, streamed, turns):
@@ -184,8 +198,8 @@ def ways_of(network: Network, stages: Sequence[Stage], machine: Machine) -> list
             continue
         for seconds, held in _timed(way, stages, fitting, machine):
             bad = loss(network, way.precision) + sum(variant.loss for variant in held.variants)
-            shared = shared_ram(held, stages, machine) if turns else 0
-            found.append(((seconds, bad, shared, int(held.disk_bytes > 0)), held))
+            host = host_peak(held, machine.card)
+            found.append(((seconds, bad, host, most_extra(held, stages, machine), int(held.disk_bytes > 0)), held))
     return [way for _, way in frontier(found)]
 
 
@@ -216,22 +230,24 @@ def _timed(
 
 def fits(way: Way, stage: Stage, variant: Variant, machine: Machine) -> bool:
     """Whether a stage holds within the card and the memory, with no other network there."""
-    ram = ram_needed(host_peak(way, machine.card), host_extra(stage, variant, machine.card), machine.card)
+    extra = turn_bytes(way, machine.card) + host_extra(stage, variant, machine.card)
+    ram = ram_needed(host_peak(way, machine.card), extra, machine)
     return ram <= machine.ram_bytes and (
         not machine.card or device_peak(way, stage, variant, True) <= machine.vram_bytes
     )
 
 
-def ram_needed(held: int, extra: int, card: bool) -> int:
+def ram_needed(held: int, extra: int, machine: Machine) -> int:
     """The free memory in which ``held`` bytes of networks, pinned if there is a card, and ``extra`` can be."""
-    whole = base_ram(card) + held + extra
-    return max(whole, round(held / PINNED_SHARE)) if card else whole
+    whole = machine.base_ram + held + extra
+    return max(whole, round(held / PINNED_SHARE)) if machine.card else whole
 
 
-def shared_ram(way: Way, stages: Sequence[Stage], machine: Machine) -> int:
-    """The bytes of memory that a network holds while others have their turn, and that its own stages add."""
-    pairs = zip(stages, way.variants, strict=True)
-    return host_peak(way, machine.card) + max(host_extra(*pair, machine.card) for pair in pairs)
+def most_extra(way: Way, stages: Sequence[Stage], machine: Machine) -> int:
+    """The most that a network's own stages add to the memory while all networks lie in it."""
+    return turn_bytes(way, machine.card) + max(
+        host_extra(*pair, machine.card) for pair in zip(stages, way.variants, strict=True)
+    )
 
 
 def stage_s(way: Way, stage: Stage, variant: Variant, machine: Machine) -> float:
@@ -281,6 +297,6 @@ def frontier(items: Iterable[tuple[Cost, T]]) -> list[tuple[Cost, T]]:
     """The items that no other one beats or equals in all costs, quickest first."""
     kept: list[tuple[Cost, T]] = []
     for cost, item in sorted(items, key=lambda one: one[0]):
-        if not any(all(one[place] <= cost[place] for place in (1, 2, 3)) for one, _ in kept):
+        if not any(all(one[place] <= cost[place] for place in (1, 2, 3, 4)) for one, _ in kept):
             kept.append((cost, item))
     return kept

@@ -1,9 +1,9 @@
 """How to run a model that does not fit: a pure function from what it needs and what there is to an explained plan.
 
 Each network runs in stages of its own (encode, denoise, decode) and leaves the card between them, so networks are
-placed one by one; only those that take turns (the sections of a film) share the memory. Among all combinations that
-hold, ``prefer`` takes the fastest (speed), the most precise (quality), or the most precise within 15 % of the fastest
-that does not read the disk in every pass where another one need not (balanced).
+placed on it one by one; in memory they lie together, because all of them are read when a model is loaded. Among all
+combinations that hold, ``prefer`` takes the fastest (speed), the most precise (quality), or the most precise within
+15 % of the fastest that does not read the disk in every pass where another one need not (balanced).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from studio.errors import DoesNotFit, StudioError
 from studio.memory import plan_search as search
 from studio.memory.footprint import loss
 from studio.memory.plan_machine import rates_of
+from studio.memory.plan_process import UNKNOWN_BYTES
 from studio.memory.plan_rows import rows_of
 from studio.memory.plan_search import Machine, Way
 from studio.pipeline import Budget, Footprint, Network, Phase, Plan, Prefer, Stage, Variant
@@ -27,12 +28,14 @@ BALANCED = 1.15
 
 @dataclass(frozen=True)
 class Found:
-    """One way for each network: the whole of a plan. ``loss`` is weighted by the networks' sizes."""
+    """One way for each network: the whole of a plan. ``loss`` is weighted by the networks' sizes; ``host_bytes`` is
+    what all networks take in memory together, ``extra_bytes`` the most that a stage adds to it."""
 
     ways: tuple[Way, ...] = ()
     seconds: float = 0.0
     loss: float = 0.0
-    shared_ram: int = 0
+    host_bytes: int = 0
+    extra_bytes: int = 0
 
     @property
     def from_disk(self) -> int:
@@ -41,7 +44,7 @@ class Found:
 
     @property
     def cost(self) -> search.Cost:
-        return self.seconds, self.loss, self.shared_ram, self.from_disk
+        return self.seconds, self.loss, self.host_bytes, self.extra_bytes, self.from_disk
 
 
 def plan(footprint: Footprint, budget: Budget, prefer: Prefer = "balanced", *, model: str = "") -> Plan:
@@ -50,11 +53,13 @@ def plan(footprint: Footprint, budget: Budget, prefer: Prefer = "balanced", *, m
     Pure: the same arguments give the same plan. Without a card everything lies in memory and is computed there, in 32
     bits: what processors are quick at.
     """
-    machine = Machine(budget.vram_bytes, budget.ram_bytes, rates_of(budget))
+    process = footprint.process_bytes or UNKNOWN_BYTES
+    machine = Machine(budget.vram_bytes, budget.ram_bytes, rates_of(budget), process)
     footprint = footprint if machine.card else _in_32_bits(footprint)
     chosen = choose(footprint, machine, prefer)
     stages = stages_of(footprint)
-    phases = _phases(chosen, footprint, machine)
+    kept = _kept(chosen, footprint, machine)
+    phases = _phases(chosen, footprint, machine, kept=kept)
     return Plan(
         model=model,
         device="cuda" if machine.card else "cpu",
@@ -63,11 +68,11 @@ def plan(footprint: Footprint, budget: Budget, prefer: Prefer = "balanced", *, m
         disk_bytes=footprint.disk_bytes,
         seconds=chosen.seconds,
         phases=phases,
-        settings=_settings(chosen, footprint, machine, kept=_kept(chosen, footprint, machine)),
+        settings=_settings(chosen, footprint, machine, kept=kept),
         prefer=prefer,
         estimated=not machine.rates.measured,
         imagined=budget.imagined,
-        rows=rows_of(chosen.ways, stages, machine),
+        rows=rows_of(chosen.ways, stages, machine, kept=kept),
     )
 
 
@@ -115,19 +120,20 @@ def choose(footprint: Footprint, machine: Machine, prefer: Prefer) -> Found:
         runs, share = stages[network.name], network.params / whole
         joined = [_join(one, way, runs, share, machine) for one in found for way in ways]
         found = [one for _, one in search.frontier((one.cost, one) for one in joined)]
-    needed = [search.ram_needed(one.shared_ram, 0, machine.card) if one.shared_ram else 0 for one in found]
+    needed = [search.ram_needed(one.host_bytes, one.extra_bytes, machine) for one in found]
     holding = [one for one, ram in zip(found, needed, strict=True) if ram <= machine.ram_bytes]
     if not holding:
         left = f"{format_bytes(machine.ram_bytes)} are left"
-        what = f"The networks that take turns need {format_bytes(min(needed))} of memory; {left}."
+        what = f"All networks together need {format_bytes(min(needed))} of memory; {left}."
         raise DoesNotFit(what, "Ask for something smaller, or free some memory.")
     return _preferred(holding, prefer)
 
 
 def _join(one: Found, way: Way, stages: Sequence[Stage], share: float, machine: Machine) -> Found:
     bad = share * loss(way.network, way.precision) + sum(variant.loss for variant in way.variants)
-    ram = search.shared_ram(way, stages, machine) if _takes_turns(stages) else 0
-    return Found((*one.ways, way), one.seconds + way.seconds, one.loss + bad, one.shared_ram + ram)
+    host = one.host_bytes + search.host_peak(way, machine.card)
+    extra = max(one.extra_bytes, search.most_extra(way, stages, machine))
+    return Found((*one.ways, way), one.seconds + way.seconds, one.loss + bad, host, extra)
 
 
 def _takes_turns(stages: Sequence[Stage]) -> bool:
@@ -146,30 +152,28 @@ def _preferred(found: Sequence[Found], prefer: Prefer) -> Found:
     return min(near, key=lambda one: (one.from_disk, one.loss, one.seconds))
 
 
-def _phases(chosen: Found, footprint: Footprint, machine: Machine) -> tuple[Phase, ...]:
-    """Loading, then the stages in the family's order. Networks that take turns are in memory together."""
+def _phases(chosen: Found, footprint: Footprint, machine: Machine, *, kept: bool) -> tuple[Phase, ...]:
+    """Loading, then the stages in the family's order. All networks are in memory from the loading on; what is ``kept``
+    stays where it ran."""
     ways = {way.network.name: way for way in chosen.ways}
     variants = _variants(chosen, footprint)
-    base = search.base_ram(machine.card)
-    runs = stages_of(footprint)
-    own = {name: search.host_peak(way, machine.card) for name, way in ways.items()}
-    together = sum(size for name, size in own.items() if _takes_turns(runs[name]))
+    held, all_turns = machine.base_ram + chosen.host_bytes, _turns(chosen, machine)
     phases = []
     for number, stage in enumerate(footprint.stages):
         way, variant = ways[stage.network], variants[number]
-        host = together if stage.rounds > 1 else own[stage.network]
+        turn = all_turns if kept else search.turn_bytes(way, machine.card)
         phases.append(
             Phase(
                 name=stage.name,
                 vram_bytes=search.device_peak(way, stage, variant, True) if machine.card else 0,
-                ram_bytes=base + host + search.host_extra(stage, variant, machine.card),
+                ram_bytes=held + turn + search.host_extra(stage, variant, machine.card),
                 seconds=search.stage_s(way, stage, variant, machine),
             )
         )
     load = Phase(
         name="load",
         vram_bytes=max(search.overhead(True) + way.device_bytes for way in chosen.ways) if machine.card else 0,
-        ram_bytes=base + max(together, *own.values()),
+        ram_bytes=held,
         seconds=sum(way.load_s for way in chosen.ways),
     )
     return (load, *phases)
@@ -187,11 +191,17 @@ def _kept(chosen: Found, footprint: Footprint, machine: Machine) -> bool:
         stage.held_bytes + variant.activation_bytes
         for stage, variant in zip(footprint.stages, _variants(chosen, footprint), strict=True)
     )
-    whole = sum(way.device_bytes for way in chosen.ways) + beside
-    if machine.card:
-        return search.overhead(True) + whole <= machine.vram_bytes
     frames = max(stage.ram_bytes for stage in footprint.stages)
-    return search.base_ram(False) + whole + frames <= machine.ram_bytes
+    together = machine.base_ram + chosen.host_bytes + _turns(chosen, machine) + frames
+    if not machine.card:
+        return together + beside <= machine.ram_bytes
+    whole = search.overhead(True) + sum(way.device_bytes for way in chosen.ways) + beside
+    return whole <= machine.vram_bytes and together <= machine.ram_bytes
+
+
+def _turns(chosen: Found, machine: Machine) -> int:
+    """The memory of all networks that come from the disk, once all of them have run and none was sent away."""
+    return sum(search.turn_bytes(way, machine.card) for way in chosen.ways)
 
 
 def _settings(chosen: Found, footprint: Footprint, machine: Machine, *, kept: bool) -> dict[str, Any]:
@@ -231,8 +241,9 @@ def _refusal(network: Network, stages: Sequence[Stage], machine: Machine) -> Doe
             else 0,
             search.ram_needed(
                 search.host_peak(way, machine.card),
-                max(min(search.host_extra(stage, one, machine.card) for one in stage.variants) for stage in stages),
-                machine.card,
+                search.turn_bytes(way, machine.card)
+                + max(min(search.host_extra(stage, one, machine.card) for one in stage.variants) for stage in stages),
+                machine,
             ),
         )
         for way in ways
