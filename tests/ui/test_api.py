@@ -64,8 +64,11 @@ def test_the_server_s_process_holds_no_torch(page: Page) -> None:
 def test_building_the_page_imports_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from studio.core import Studio; from studio.ui.guard import Gate;"
-        "from studio.ui.server import build_app, hosts_of\n"
-        f"with Studio({str(tmp_path)!r}) as studio: build_app(studio, Gate(hosts_of('127.0.0.1', 1)))\n"
+        "from studio.ui.server import build_app, hosts_of; from starlette.testclient import TestClient\n"
+        f"with Studio({str(tmp_path)!r}, executor='inline') as studio:\n"
+        "    app = build_app(studio, Gate(hosts_of('127.0.0.1', 1)))\n"
+        "    with TestClient(app, base_url='http://127.0.0.1:1') as client:\n"
+        "        assert 'gradio_config' in client.get('/').text and 'gradio_config' in client.get('/fr/').text\n"
         f"print([name for name in {TORCH!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)

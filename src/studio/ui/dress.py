@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,20 +22,15 @@ _PAGES = {"/": "en", "/fr": "fr", "/fr/": "fr"}
 class Dress:
     """Rewrites the two HTML pages, and sends a browser that prefers French to the French one."""
 
-    def __init__(self, app: ASGIApp, assets: list[str]) -> None:
+    def __init__(self, app: ASGIApp, assets: Callable[[], list[str]]) -> None:
+        """``assets`` names the files of the widgets: asked for each page, since they are found while it starts."""
         self._app = app
-        version = str(int((Path(__file__).parent / "style.css").stat().st_mtime))
-        files = [
-            f"studio/style.css?{version}",
-            f"studio/keys.js?{version}",
-            *(f"studio/widget/{name}" for name in assets),
-        ]
-        self._head = "".join(
-            f'<link rel="stylesheet" href="{file}">'
-            if ".css" in file
-            else f'<script type="module" src="{file}"></script>'
-            for file in files
-        )
+        self._assets = assets
+        self._version = str(int((Path(__file__).parent / "style.css").stat().st_mtime))
+
+    def _head(self) -> str:
+        own = [f"studio/style.css?{self._version}", f"studio/keys.js?{self._version}"]
+        return "".join(_link(file) for file in [*own, *(f"studio/widget/{name}" for name in self._assets())])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         language = _PAGES.get(scope.get("path", "")) if scope["type"] == "http" else None
@@ -49,7 +45,7 @@ class Dress:
             return
         plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
         nonce = scope["state"]["nonce"]
-        await self._app({**scope, "headers": plain}, receive, _Rewriter(send, self._head, language, nonce))
+        await self._app({**scope, "headers": plain}, receive, _Rewriter(send, self._head(), language, nonce))
 
 
 def _link(file: str) -> str:

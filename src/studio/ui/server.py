@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import json
 import os
 import socket
 import threading
 import webbrowser
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from filelock import FileLock, Timeout
 
 from studio.core import Studio
 from studio.errors import BadRequest, StudioError
+from studio.ui.bundle import Bundle, Frontend
+from studio.ui.door import Door
+from studio.ui.dress import Dress
 from studio.ui.guard import Gate, Guard
 
 PORT = 7860
@@ -40,6 +44,17 @@ def _gradio_without_stubs() -> Iterator[None]:
         yield
     finally:
         inspect.getfile = known
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Nothing that is made at the start is rubbish: looking for it again and again takes a tenth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextlib.contextmanager
@@ -68,38 +83,60 @@ def _quiet_gradio(home: Path) -> None:
     )
 
 
-def build_app(studio: Studio, gate: Gate) -> Any:
-    """The whole ASGI application: guard, dress, our routes, and one Gradio page for each language."""
-    _quiet_gradio(studio.home.root)
-    with _gradio_without_stubs():
-        import gradio as gr
-    import fastapi
+class _Making:
+    """What takes time at the start, for the door: imports and our routes, then each language's page."""
 
-    from studio.ui.dress import Dress
-    from studio.ui.house import House
-    from studio.ui.i18n import words_of
-    from studio.ui.page import build_page
-    from studio.ui.routes import routes_of
-    from studio.ui.theme import theme
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+        self._assets: list[str] = []
+        self.frontend = Frontend()
+        _quiet_gradio(studio.home.root)
 
-    house = House(studio)
+    def routes(self) -> Any:
+        with _uncollected(), _gradio_without_stubs():
+            import gradio  # noqa: F401
+            from starlette.applications import Starlette
 
-    @contextlib.asynccontextmanager
-    async def life(_app: fastapi.FastAPI) -> AsyncIterator[None]:
-        studio.work()  # what waits from an earlier time goes on at once
-        yield
+            from studio.ui.house import House
+            from studio.ui.routes import routes_of
 
-    app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=life)
-    app.router.routes.extend(routes_of(house))
-    for path, language in (("/fr", "fr"), ("/", "en")):
-        with _without_applications():
-            page = build_page(house, words_of(language))
+            self._house = House(self._studio)
+            self._assets = self._house.widgets.assets()
+            return Starlette(routes=routes_of(self._house))
+
+    def assets(self) -> list[str]:
+        """The files of the widgets, as soon as they are known."""
+        return self._assets
+
+    def page(self, language: str) -> Any:
+        with _uncollected(), _without_applications():
+            import fastapi
+            import gradio as gr
+
+            from studio.ui.i18n import words_of
+            from studio.ui.page import build_page
+            from studio.ui.theme import theme
+
+            page = build_page(self._house, words_of(language))
+        app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        home = self._studio.home
         gr.mount_gradio_app(
-            app, page, path, theme=theme(), footer_links=[], ssr_mode=False,
+            app, page, "/fr" if language == "fr" else "/", theme=theme(), footer_links=[], ssr_mode=False,
             run_history=False, mcp_server=False, enable_monitoring=False, show_error=True, pwa=False,
-            allowed_paths=[str(studio.home.inputs), str(studio.home.outputs)], max_file_size="4gb",
+            allowed_paths=[str(home.inputs), str(home.outputs)], max_file_size="4gb",
         )  # fmt: skip
-    return Guard(Dress(app, house.widgets.assets()), gate)
+        self._studio.work()  # what waits from an earlier time goes on at once
+        return app
+
+
+def build_app(studio: Studio, gate: Gate) -> Guard:
+    """The whole application, whose start is over when both languages are made: for tests and other servers."""
+    making = _Making(studio)
+    return _behind_guard(Door(making, [], at_once=True), making, gate)
+
+
+def _behind_guard(door: Door, making: _Making, gate: Gate) -> Guard:
+    return Guard(Bundle(Dress(door, making.assets), making.frontend), gate)
 
 
 def serve(home: Path | None, host: str, port: int | None, *, browser: bool, password_file: Path | None) -> int:
@@ -121,7 +158,7 @@ def serve(home: Path | None, host: str, port: int | None, *, browser: bool, pass
             gate = Gate(hosts_of(host, address[1]), password)
             shown = "localhost" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
             url = f"http://{f'[{shown}]' if ':' in shown else shown}:{address[1]}/"
-            _run(build_app(studio, gate), listener, url, gate, studio.home.root, browser)
+            _run(_Making(studio), listener, url, gate, studio.home.root, browser)
     return 0
 
 
@@ -187,22 +224,34 @@ def _point_to_first(root: Path, browser: bool) -> int:
     return 0
 
 
-def _run(app: Any, listener: socket.socket, url: str, gate: Gate, root: Path, browser: bool) -> None:
+def _run(making: _Making, listener: socket.socket, url: str, gate: Gate, root: Path, browser: bool) -> None:
+    """Serve. The browser is opened at once, on a page that waits; the address is printed when programs can use it."""
     import uvicorn
+
+    first = f"{url}?token={gate.token}" if gate.password is not None else url
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             (root / "page.json").write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
-            first = f"{url}?token={gate.token}" if gate.password is not None else url
-            print(f"Studio: {first}\nCtrl-C ends the page; jobs that were not done go on next time.", flush=True)  # noqa: T201
             if browser:
                 threading.Thread(target=webbrowser.open, args=(first,), daemon=True).start()
 
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=1, server_header=False,
-        ws="none", h11_max_incomplete_event_size=64 * 1024,
+    def ready() -> None:
+        print(f"Studio: {first}\nCtrl-C ends the page; jobs that were not done go on next time.", flush=True)  # noqa: T201
+
+    def failed() -> None:
+        server.should_exit = True
+
+    door = Door(making, making.frontend.beginning(), ready=ready, failed=failed)
+    server = Server(
+        uvicorn.Config(
+            _behind_guard(door, making, gate), log_level="warning", access_log=False, lifespan="on",
+            timeout_graceful_shutdown=1, server_header=False, ws="none", h11_max_incomplete_event_size=64 * 1024,
+        )
     )  # fmt: skip
     with contextlib.suppress(KeyboardInterrupt):
-        Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
     (root / "page.json").unlink(missing_ok=True)
+    if door.fault is not None:
+        raise door.fault

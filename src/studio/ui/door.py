@@ -1,0 +1,147 @@
+"""The page answers from the first moment: Gradio takes seconds to import, so that happens while the browser is opened.
+
+Until a language's page is made, a browser that asks for it gets a waiting page, which fetches the scripts meanwhile and
+comes back when the page is there; everything else simply waits for its answer. A language is made when it is first
+asked for, so a person who reads one waits for one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+from starlette.applications import Starlette
+from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from studio.ui.i18n import LANGUAGES, words_of
+
+Made = TypeVar("Made")
+_OURS = re.compile(r"^(?:/fr)?/studio/")
+_READY = re.compile(r"^(?:/fr)?/studio/ready$")
+_WAITING = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Studio</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
+<link rel="icon" href="studio/icon.svg">{links}
+<style>.starting{{display:grid;place-content:center;justify-items:center;gap:.5rem;min-height:80vh;font:16px system-ui}}
+.starting b{{font-size:1.6rem}}.starting p{{margin:0;opacity:.7}}</style></head>
+<body><main class="starting" role="status"><b>Studio</b><p>{text}</p></main>
+<script>const look = () => fetch("studio/ready").then((answer) => {{ if (answer.ok) location.reload();
+  else throw answer; }}).catch(() => setTimeout(look, 1000)); look();</script></body></html>"""
+
+
+class Making(Protocol):
+    """What the door waits for. Both run in a thread of their own, one after the other."""
+
+    def routes(self) -> ASGIApp:
+        """Import what takes long, and answer ``/studio/...`` of both languages."""
+
+    def page(self, language: str) -> Starlette:
+        """The Gradio page of a language, mounted in an application whose lifespan it needs."""
+
+
+class Door:
+    """The ASGI application behind the guard.
+
+    ``ready`` is called once, when the first page can be used; ``failed`` when something could not be made, with
+    ``fault`` set. ``at_once``: both languages are made before the start is over.
+    """
+
+    def __init__(
+        self,
+        making: Making,
+        links: list[str],
+        *,
+        ready: Callable[[], None] = lambda: None,
+        failed: Callable[[], None] = lambda: None,
+        at_once: bool = False,
+    ) -> None:
+        self._making, self._ready, self._failed, self._at_once = making, ready, failed, at_once
+        self._links = "".join(
+            f'<link rel="modulepreload" href="{name}">' if name.endswith(".js") else
+            f'<link rel="preload" as="style" href="{name}" crossorigin>'
+            for name in links
+        )  # fmt: skip
+        self._thread = ThreadPoolExecutor(1, "page")
+        self._open = contextlib.AsyncExitStack()
+        self._parts: dict[str, asyncio.Task[ASGIApp]] = {}
+        self._told = False
+        self.fault: Exception | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        path = scope["path"]
+        language = "fr" if path == "/fr" or path.startswith("/fr/") else "en"
+        if _READY.match(path):
+            await asyncio.shield(self._page(language))
+            await Response(status_code=204, headers={"cache-control": "no-store"})(scope, receive, send)
+        elif _OURS.match(path):
+            await (await asyncio.shield(self._routes()))(scope, receive, send)
+        else:
+            page = self._page(language)
+            if not page.done() and path in ("/", "/fr/") and b"text/html" in dict(scope["headers"]).get(b"accept", b""):
+                await self._waiting(language)(scope, receive, send)
+            else:
+                await (await asyncio.shield(page))(scope, receive, send)
+
+    def _waiting(self, language: str) -> Response:
+        text = words_of(language)("page.starting")
+        page = _WAITING.format(links=self._links, text=text)
+        return HTMLResponse(page, headers={"cache-control": "no-store"})
+
+    def _routes(self) -> asyncio.Task[ASGIApp]:
+        if "" not in self._parts:
+            self._parts[""] = asyncio.create_task(self._make(self._making.routes))
+        return self._parts[""]
+
+    def _page(self, language: str) -> asyncio.Task[ASGIApp]:
+        if language not in self._parts:
+            self._parts[language] = asyncio.create_task(self._opened(language))
+        return self._parts[language]
+
+    async def _opened(self, language: str) -> ASGIApp:
+        await asyncio.shield(self._routes())
+        page = await self._make(lambda: self._making.page(language))
+        await self._open.enter_async_context(page.router.lifespan_context(page))
+        if not self._told:
+            self._told = True
+            self._ready()
+        return page
+
+    async def _make(self, make: Callable[[], Made]) -> Made:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, make)
+        except Exception as error:
+            self.fault = self.fault or error
+            self._failed()
+            raise
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Begin with the start; what was opened is closed with the end."""
+        await receive()
+        try:
+            if self._at_once:
+                for language in LANGUAGES:
+                    await self._page(language)
+            else:
+                self._parts["first"] = asyncio.create_task(self._first())
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        await self._open.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _first(self) -> ASGIApp:
+        """Nobody may have asked for a page when all else is ready: programs want the English one."""
+        routes = await asyncio.shield(self._routes())
+        if not any(language in self._parts for language in LANGUAGES):
+            await self._page("en")
+        return routes

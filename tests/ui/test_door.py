@@ -1,0 +1,135 @@
+"""The first moment: a page that waits, files that need no Gradio, and a start that fails."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from studio.ui.bundle import Bundle, Frontend
+from studio.ui.door import Door
+
+HTML = {"accept": "text/html,application/xhtml+xml"}
+
+
+class Slow:
+    """Pages that are made when the test says so."""
+
+    def __init__(self) -> None:
+        self.go, self.made, self.open = threading.Event(), [], []
+        self.fault: Exception | None = None
+
+    def routes(self) -> Starlette:
+        assert self.go.wait(30)
+        if self.fault:
+            raise self.fault
+        return Starlette(routes=[Route("/studio/x", lambda request: PlainTextResponse("ours"))])
+
+    def page(self, language: str) -> Starlette:
+        self.made.append(language)
+
+        @asynccontextmanager
+        async def life(_app: Starlette) -> Any:
+            self.open.append(language)
+            yield
+            self.open.remove(language)
+
+        async def answer(request: Request) -> PlainTextResponse:
+            return PlainTextResponse(f"page in {language}")
+
+        return Starlette(routes=[Route("/{rest:path}", answer)], lifespan=life)
+
+
+@contextmanager
+def opened(slow: Slow, **told: Any) -> Iterator[TestClient]:
+    with TestClient(Door(slow, ["assets/a.js", "assets/b.css"], **told), "http://127.0.0.1:1") as client:
+        yield client
+
+
+def test_a_browser_waits_on_a_page_and_a_program_for_its_answer() -> None:
+    slow, told = Slow(), []
+    with opened(slow, ready=lambda: told.append("ready")) as client:
+        waiting = client.get("/fr/", headers=HTML)
+        assert "La page se prépare" in waiting.text
+        assert 'href="assets/a.js"' in waiting.text
+        assert waiting.headers["cache-control"] == "no-store"
+        assert slow.made == []
+        answers: list[str] = []
+        threads = [
+            threading.Thread(target=lambda path=path: answers.append(client.get(path).text))
+            for path in ("/fr/config", "/studio/x", "/fr/")
+        ]
+        for thread in threads:
+            thread.start()
+        assert answers == []
+        assert told == []
+        slow.go.set()
+        for thread in threads:
+            thread.join(30)
+        assert sorted(answers) == ["ours", "page in fr", "page in fr"]
+        assert client.get("/fr/studio/ready").status_code == 204
+        assert client.get("/fr/", headers=HTML).text == "page in fr"
+        assert slow.made == ["fr"]  # nobody asked for the English one
+        assert client.get("/config").text == "page in en"
+        assert told == ["ready"]
+        assert slow.open == ["fr", "en"]
+    assert slow.open == []
+
+
+def test_without_a_browser_the_english_page_is_made() -> None:
+    slow, ready = Slow(), threading.Event()
+    slow.go.set()
+    with opened(slow, ready=ready.set):
+        assert ready.wait(30)
+        assert slow.made == ["en"]
+
+
+def test_what_cannot_be_made_ends_the_server() -> None:
+    slow, failed = Slow(), threading.Event()
+    slow.fault = ModuleNotFoundError("no gradio")
+    slow.go.set()
+    door = Door(slow, [], failed=failed.set)
+    with TestClient(door, "http://127.0.0.1:1", raise_server_exceptions=False) as client:
+        assert failed.wait(30)
+        assert door.fault is slow.fault
+        assert client.get("/config").status_code == 500
+
+
+@pytest.fixture
+def files() -> TestClient:
+    missing = Starlette(routes=[])
+    return TestClient(Bundle(missing, Frontend()), "http://127.0.0.1:1")
+
+
+def test_scripts_come_from_memory_and_may_be_kept(files: TestClient) -> None:
+    frontend = Frontend()
+    begins = frontend.beginning()
+    assert {Path(name).suffix for name in begins} == {".js", ".css"}
+    for name in begins:
+        for prefix in ("/", "/fr/"):
+            answer = files.get(prefix + name)
+            assert answer.status_code == 200
+            place = frontend.get(name)
+            assert place is not None
+            assert answer.content == place.read_bytes()
+            assert "immutable" in answer.headers["cache-control"]
+    [script] = [name for name in begins if name.endswith(".js")]
+    assert re.match("text/javascript", files.get("/" + script).headers["content-type"])
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/assets/../index.html", "/assets/%2e%2e/index.html", "/assets/", "/assets//etc/passwd", "/static/nothing.js"],
+)
+def test_nothing_else_comes_with_them(files: TestClient, path: str) -> None:
+    assert files.get(path).status_code == 404
