@@ -55,6 +55,24 @@ def _again(house: House, say: Words, asked: Asked) -> str:
     return say("said.queued")
 
 
+def _send(house: House, say: Words, asked: Asked) -> str:
+    """A result to the model that needs nothing else."""
+    made = house.studio.artefacts.get(_id(asked, "artefact"))
+    target = house.targets.direct(made.media_type)
+    if target is None:
+        raise BadRequest(say("gallery.no_use"))
+    given: dict[str, Any] = {target.field: made.path}
+    house.studio.submit(target.model, priority=PERSON_WAITS, **given)
+    house.studio.work()
+    return say("said.queued")
+
+
+def _cancel_batch(house: House, say: Words, asked: Asked) -> str:
+    rows = house.studio.jobs.find(batch=_id(asked, "batch"))
+    stopped = [row for row in rows if not row.ended and house.studio.queue.cancel(row.id)]
+    return "" if stopped else say("said.ended")
+
+
 def _first(house: House, _say: Words, asked: Asked) -> str:
     queue = house.studio.queue
     waiting = queue.find(states=["queued"])
@@ -145,5 +163,6 @@ def _branch(house: House, _say: Words, asked: Asked) -> str:
 _ACTIONS: dict[str, Callable[[House, Words, Asked], str]] = {
     "cancel": _cancel, "retry": _retry, "again": _again, "first": _first, "up": _up, "down": _down, "pause": _pause,
     "resume": _resume, "unload": _unload, "pull": _pull, "remove": _remove, "delete": _delete,
+    "send": _send, "cancel-batch": _cancel_batch,
     "delete-chat": _delete_chat, "branch": _branch,
 }  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from studio.core import Studio
 from studio.errors import StudioError
@@ -13,6 +15,9 @@ from studio.ui.fits import Fits
 from studio.ui.hook import Widgets
 from studio.ui.pulls import Pulls
 from studio.ui.story import Stories
+
+if TYPE_CHECKING:
+    from studio.ui.targets import Targets
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +79,12 @@ class House:
         found = [spec for spec in self.studio.models if (task := self.task(spec)) and modality_of(task) == modality]
         here = {spec.id: self.studio.models.files(spec.id) is not None for spec in found}
         return sorted(found, key=lambda spec: (not here[spec.id], spec.download_bytes or 0))
+
+    @cached_property
+    def targets(self) -> Targets:
+        from studio.ui.targets import Targets
+
+        return Targets(self)
 
     def chats_with(self, spec: ModelSpec) -> bool:
         """Whether the model takes a conversation."""

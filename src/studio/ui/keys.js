@@ -3,6 +3,7 @@
 import "./form.js";
 import "./painter.js";
 import "./drop.js";
+import { playFilms } from "./film.js";
 
 const root = document.documentElement;
 const opened = new Set(); // folds that the person opened: they stay open when their piece is drawn anew
@@ -55,6 +56,7 @@ function draw(element, html) {
   if (was && now && was.className === now.className && was.parentElement === element) merge(was, now);
   else element.replaceChildren(fresh.content);
   for (const fold of element.querySelectorAll("details[data-fold]")) if (opened.has(fold.dataset.fold)) fold.open = true;
+  playFilms(element);
   if (follow) bottom.scrollTop = bottom.scrollHeight;
 }
 
@@ -64,6 +66,10 @@ function merge(was, now) { // keep what did not change: a playing sound, a selec
     const same = old.get(child.dataset.key);
     if (!same) return child;
     if (same.dataset.editing) return same;
+    if (same.dataset.clips && child.dataset.clips) { // a film goes on playing while it grows
+      same.dataset.clips = child.dataset.clips;
+      return same;
+    }
     if (same.source === undefined ? same.outerHTML === child.outerHTML : same.source === child.outerHTML) return same;
     return child;
   });
@@ -88,6 +94,16 @@ setInterval(() => {
     if (visible(element) || fresh) if (!known?.busy && (fresh || now >= known.at)) refresh(element);
   }
 }, 100);
+
+function newest() { // the tab shows what was just asked for, not what was looked at before
+  for (const element of document.querySelectorAll(".result .live")) {
+    if (!element.getClientRects().length) continue;
+    const [path, query] = element.dataset.src.split("?");
+    const params = new URLSearchParams(query);
+    params.delete("job");
+    element.dataset.src = `${path}?${params}`;
+  }
+}
 
 const soon = () => document.querySelectorAll(".live").forEach((one) => { const known = due.get(one); if (known) known.at = 0; });
 
@@ -164,6 +180,7 @@ function fill(text) { // a suggestion into the box of the conversation
 }
 
 document.addEventListener("click", (event) => {
+  if (event.target.closest(".go, .grid-go, [data-do=send], [data-do=again], [data-do=retry]")) newest();
   event.target.closest("[role=tab]")?.scrollIntoView({ inline: "center", block: "nearest" });
   const hit = event.target.closest("[data-do],[data-set],[data-toggle],[data-tab],[data-theme],[data-fill],.side-toggle");
   if (!hit) return;

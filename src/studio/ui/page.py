@@ -129,7 +129,7 @@ def _connect_results(house: House, say: Words, act: Any, dropped: Any, tabs: Any
             if asked.get("do") == "restore":
                 return restored(house.studio.artefacts.get(asked["artefact"]).recipe)
             if asked.get("do") == "use":
-                return used(house.studio.artefacts.get(asked["artefact"]))
+                return used(house.studio.artefacts.get(asked["artefact"]), asked.get("to", ""))
         except StudioError as error:
             raise gr.Error(str(error), duration=12, print_exception=False) from None
         return {tabs: gr.skip()}
@@ -156,8 +156,9 @@ def _connect_results(house: House, say: Words, act: Any, dropped: Any, tabs: Any
             updates[maker.box] = gr.update(value={"text": params.get("prompt", ""), "files": []})
         return updates
 
-    def used(made: Artefact) -> dict[Any, Any]:
-        for maker in sorted(formed, key=lambda one: one.modality != modality_of_media(made.media_type)):
+    def used(made: Artefact, to: str) -> dict[Any, Any]:
+        wanted = to or modality_of_media(made.media_type)
+        for maker in sorted(formed, key=lambda one: one.modality != wanted):
             for spec in house.models(maker.modality):
                 found = _as_input(house, maker, spec, made)
                 if found:

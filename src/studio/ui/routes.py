@@ -2,7 +2,7 @@
 
 live/NAME?...            a piece of HTML; ``X-Next-Ms`` says when to ask again; 204 where nothing changed
 do                       POST {"do": ..., ...}: the buttons of the lists
-artefact/ID, thumb/ID, preview/JOB, input/NAME, widget/NAME/FILE, style.css, keys.js
+artefact/ID, thumb/ID, preview/JOB, sheet/GRID, input/NAME, widget/NAME/FILE, style.css, keys.js
 language/CODE            remember the language and go to its page
 """
 
@@ -21,11 +21,12 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from studio.errors import NotFound, StudioError
+from studio.grids import write_grids
 from studio.media import MAX_PIXELS
 from studio.ui import actions
 from studio.ui.house import House
 from studio.ui.i18n import LANGUAGES, Words, words_of
-from studio.ui.tabs import gallery, jobs, machine, make, models, thread
+from studio.ui.tabs import gallery, grid, jobs, machine, make, models, result, thread
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +37,14 @@ LIVE: dict[str, Render] = {
     "gallery": gallery.render,
     "models": models.render,
     "machine": machine.render,
-    "result": make.render_result,
+    "result": result.render,
     "need": make.render_need,
     "thread": thread.render,
     "history": thread.render_history,
 }
 THUMB = 320
 _HERE = Path(__file__).parent
-_SCRIPTS = ("keys.js", "form.js", "painter.js", "drop.js")
+_SCRIPTS = ("keys.js", "form.js", "painter.js", "drop.js", "film.js")
 _ASSETS = {"style.css": "text/css", "icon.svg": "image/svg+xml", **dict.fromkeys(_SCRIPTS, "text/javascript")}
 _INPUT = re.compile(r"^[0-9a-f]{64}\.\w{1,5}$")
 
@@ -57,6 +58,7 @@ def routes_of(house: House) -> list[Route]:
         ("artefact/{id}", serve.artefact, "GET"),
         ("artefact/{id}/{name}", serve.artefact, "GET"),
         ("thumb/{id}", serve.thumb, "GET"),
+        ("sheet/{name}", serve.sheet, "GET"),
         ("preview/{job}", serve.preview, "GET"),
         ("input/{name}", serve.input, "GET"),
         ("widget/{name}/{file}", serve.widget, "GET"),
@@ -144,13 +146,28 @@ class _Server:
             temporary.replace(place)
         return place
 
+    async def sheet(self, request: Request) -> Response:
+        """All pictures of a grid on one, drawn when it is asked for."""
+        path = grid.place_of(self._house, request.path_params["name"])
+        if path is None:
+            return _nothing()
+        target = self._house.studio.home.root / "cache" / "page" / f"{path.stem}.png"
+        rows = self._house.studio.jobs.find(batch=path.stem)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        await run_in_threadpool(write_grids, self._house.studio, path, rows, target)
+        return FileResponse(target, media_type="image/png")
+
     async def preview(self, request: Request) -> Response:
+        """The newest one of a running job, or a finished piece of a film by its name."""
         house = self._house
         try:
             row = await run_in_threadpool(house.studio.queue.get, request.path_params["job"])
         except NotFound:
             return _nothing()
-        preview = (await run_in_threadpool(house.stories.of, row)).preview
+        story = await run_in_threadpool(house.stories.of, row)
+        file = request.query_params.get("file")
+        pieces = (clip for clip in story.clips if Path(clip.path).name == file)
+        preview = next(pieces, None) if file else story.preview
         path = Path(preview.path).resolve() if preview else Path()
         if preview is None or not path.is_relative_to(house.studio.home.work / row.id) or not path.is_file():
             return _nothing()

@@ -23,6 +23,8 @@ class Story:
     progress: Progress | None = None
     preview: Preview | None = None
     previews: int = 0
+    clips: list[Preview] = field(default_factory=list)
+    """Previews that are pieces of a film: each stays, unlike a picture that the next one replaces."""
     artefacts: list[Artefact] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What the person should know of how it was done."""
@@ -41,6 +43,8 @@ class Story:
             self.progress = event
         elif isinstance(event, Preview):
             self.preview, self.previews = event, self.previews + 1
+            if event.media_type.startswith("video/") and event.path not in [clip.path for clip in self.clips]:
+                self.clips.append(event)
         elif isinstance(event, Artefact):
             self.artefacts.append(event)
         elif isinstance(event, Done):

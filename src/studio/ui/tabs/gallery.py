@@ -12,7 +12,7 @@ from studio.errors import NotFound
 from studio.events import Artefact
 from studio.ui.house import House, modality_of_media
 from studio.ui.i18n import Words
-from studio.ui.tabs.make import tools_of
+from studio.ui.tabs.result import tools_of
 from studio.ui.view import as_json, button, chips, clock, empty, esc, figure, live, panel, push, search
 
 PAGE = 60
@@ -83,6 +83,6 @@ def _opened(house: House, say: Words, artefact_id: str) -> str:
     close = push("b icon close", "×", title=say("gallery.close"), set="item=")
     return (
         f'<section class="opened">{close}<div class="made">{figure(house, made, say)}</div>'
-        f'<div class="about"><p class="facts">{facts}</p>{tools_of(made, say)}{delete}'
+        f'<div class="about"><p class="facts">{facts}</p>{tools_of(house, made, say)}{delete}'
         f"<details><summary>{esc(say('gallery.recipe'))}</summary>{as_json(recipe)}</details></div></section>"
     )

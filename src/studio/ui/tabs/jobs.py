@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import gradio as gr
 
 from studio.jobs.model import ENDED, JobRow
-from studio.ui.house import House, modality_of
+from studio.ui.house import House
 from studio.ui.i18n import Words
 from studio.ui.view import (
     as_json,
@@ -115,16 +115,3 @@ def render_status(house: House, say: Words, _query: Mapping[str, str]) -> tuple[
         share = f" {100 * step.done / step.total:.0f} %" if step and 0 < step.done < step.total else ""
         text = f"{running[0].model}{share}" + (f" +{queued}" if queued else "")
     return f'<button type="button" class="pill busy" data-tab="jobs"><i></i>{esc(text)}</button>', 700
-
-
-def newest_of(house: House, modality: str, limit: int = 24) -> list[JobRow]:
-    """The last jobs of a tab, the newest first; chats have a place of their own."""
-    found = []
-    for row in house.studio.jobs.find(limit=300):
-        spec = house.studio.catalogue.specs.get(row.model)
-        task = house.task(spec) if spec else "text->text"
-        if task and modality_of(task) == modality and not (spec and house.chats_with(spec)):
-            found.append(row)
-            if len(found) == limit:
-                break
-    return found

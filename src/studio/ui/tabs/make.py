@@ -4,36 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from studio import hardware
 from studio.errors import BadRequest, StudioError
-from studio.events import Artefact
-from studio.jobs.model import JobRow
 from studio.spec import ModelSpec
 from studio.ui.form import Form, build_form
 from studio.ui.house import House
 from studio.ui.i18n import Words
-from studio.ui.tabs.jobs import newest_of
-from studio.ui.view import (
-    WAIT,
-    badge,
-    bar,
-    button,
-    empty,
-    esc,
-    facts_of,
-    figure,
-    forecast_line,
-    live,
-    progress_of,
-    push,
-    trouble,
-    what_of,
-)
+from studio.ui.tabs import grid
+from studio.ui.view import WAIT, badge, bar, button, esc, forecast_line, live
 
 PERSON_WAITS = 10
 """The priority of what is asked for on the page: somebody looks at it, so it goes before batches."""
@@ -152,6 +134,7 @@ def build(
 
 def _buttons(house: House, demo: gr.Blocks, maker: Maker, form: Form, say: Words) -> None:
     """What it would take, and the button. Nothing else is wired: the result follows the queue by itself."""
+    sides, grid_go = grid.build(form, say) if maker.modality == "image" else ([], None)
     with gr.Column(elem_classes="go-box"):
         line = gr.Markdown(WAIT, sanitize_html=False, elem_classes="forecast-box")
         go = gr.Button(say("make.go"), variant="primary", elem_classes="go")
@@ -174,87 +157,10 @@ def _buttons(house: House, demo: gr.Blocks, maker: Maker, form: Form, say: Words
             raise gr.Error(str(error), duration=12, print_exception=False) from None
 
     go.click(ask_for, inputs, None, **QUIET)
+    if grid_go is not None:
+        asked = [maker.chooser, *sides, *form.components]
+        grid_go.click(grid.handler(house, form, PERSON_WAITS), asked, None, **QUIET)
     changes = [component.change for component in form.planned if hasattr(component, "change")]
     gr.on([maker.chooser.change, *changes], forecast, inputs, line, trigger_mode="always_last", **QUIET)
     seen = demo.load if maker.tab is None else maker.tab.select
     seen(forecast, inputs, line, **QUIET)
-
-
-def render_result(house: House, say: Words, query: Mapping[str, str]) -> tuple[str, int]:
-    """What runs or was made last in this tab, large, and a strip of what came before."""
-    modality = query.get("tab", "")
-    rows = newest_of(house, modality)
-    if not rows:
-        return empty(say("make.empty"), say("make.empty_text")), 1000
-    active = [row for row in rows if not row.ended]
-    chosen = next((row for row in rows if row.id == query.get("job")), None)
-    running = next((row for row in active if row.state == "running"), active[-1] if active else None)
-    shown = chosen or running or rows[0]
-    strip = "".join(_tile(house, row, row.id == shown.id, say) for row in rows)
-    html = (
-        f'<div data-keyed><section data-key="{shown.id}" class="shown">{_shown(house, shown, say)}</section>'
-        f'<section data-key="strip" class="strip">{strip}</section></div>'
-    )
-    return html, 350 if active else 1200
-
-
-def _shown(house: House, row: JobRow, say: Words) -> str:
-    story = house.stories.of(row)
-    parts = []
-    if not row.ended:
-        if story.preview is not None:
-            parts.append(_preview(row, story.preview.media_type, story.previews))
-        elif not story.artefacts and not story.answer:
-            parts.append('<div class="waiting"></div>')
-        if story.answer:
-            parts.append(f'<pre class="words">{esc(story.answer)}</pre>')
-        parts.append(progress_of(story, row, say))
-        parts.append(
-            f'<div class="tools">{button("cancel", esc(say("jobs.cancel")), kind="small stop", id=row.id)}</div>'
-        )
-        parts[:0] = [figure(house, made, say) for made in story.artefacts]
-    else:
-        made = house.studio.artefacts.of_job(row.id)
-        figures = [f"<figure>{figure(house, one, say)}{tools_of(one, say)}</figure>" for one in made]
-        parts.append(f'<div class="figures">{"".join(figures)}</div>')
-        if row.state != "done":
-            parts.append(trouble(row, say))
-            parts.append(f'<div class="tools">{button("retry", esc(say("jobs.retry")), kind="small", id=row.id)}</div>')
-        elif not made:
-            parts.append(f'<div class="gone">{esc(say("gallery.gone"))}</div>')
-    parts += [f'<p class="note">{esc(text)}</p>' for text in story.notes]
-    facts = " · ".join(part for part in (row.model, facts_of(row, story, say)) if part)
-    seed = esc(row.params.get("seed", ""))
-    about = f'<p class="facts" data-seed-made="{seed}"><b>{esc(what_of(row))}</b><br>{esc(facts)}</p>'
-    return "".join(parts) + about
-
-
-def tools_of(made: Artefact, say: Words) -> str:
-    """What one can do with a result."""
-    name = Path(made.path).name
-    url, label = f"studio/artefact/{made.id}/{esc(name)}", esc(say("gallery.download"))
-    tools = [
-        f'<a class="b small" href="{url}" download="{esc(name)}">{label}</a>',
-        button("again", esc(say("jobs.again")), kind="small", artefact=made.id, title=say("jobs.again_text")),
-        button("restore", esc(say("gallery.restore")), kind="small", artefact=made.id, act="1"),
-        button("use", esc(say("gallery.use")), kind="small", artefact=made.id, act="1"),
-    ]
-    return f'<div class="tools">{"".join(tools)}</div>'
-
-
-def _preview(row: JobRow, media_type: str, number: int) -> str:
-    url = f"studio/preview/{row.id}?n={number}"
-    if media_type.startswith("video/"):
-        return f'<video src="{url}" autoplay muted loop playsinline></video>'
-    return f'<img class="preview" src="{url}" alt="">'
-
-
-def _tile(house: House, row: JobRow, on: bool, say: Words) -> str:
-    """One earlier job in the strip."""
-    made = house.studio.artefacts.of_job(row.id) if row.state == "done" else []
-    inside = f'<span class="state {row.state}">{esc(say("state." + row.state))}</span>'
-    if made and made[0].media_type.startswith("image/"):
-        inside = f'<img src="studio/thumb/{made[0].id}" alt="" loading="lazy">'
-    elif row.state == "done":
-        inside = f"<span>{esc(what_of(row, 40))}</span>"
-    return push("tile on" if on else "tile", inside, title=what_of(row), set=f"job={row.id}")

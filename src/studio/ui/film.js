@@ -1,0 +1,41 @@
+// Finished pieces of a film, one after the other and again, while the next one is made. The list grows in data-clips.
+
+export function playFilms(element) {
+  for (const film of element.querySelectorAll("[data-clips]")) show(film);
+}
+
+function show(film) {
+  const clips = JSON.parse(film.dataset.clips);
+  if (film.known === film.dataset.clips) return;
+  film.known = film.dataset.clips;
+  if (!film.player) {
+    film.player = Object.assign(document.createElement("video"), { muted: true, autoplay: true, playsInline: true, controls: true });
+    film.pieces = Object.assign(document.createElement("div"), { className: "pieces" });
+    film.append(film.player, film.pieces);
+    film.player.onended = () => {
+      const now = JSON.parse(film.dataset.clips);
+      play(film, now[(now.indexOf(film.now) + 1) % now.length]);
+    };
+  }
+  film.pieces.replaceChildren(...clips.map((clip, place) => {
+    const button = Object.assign(document.createElement("button"), {
+      type: "button", className: "chip", textContent: place + 1, title: `${film.dataset.word} ${place + 1}`,
+    });
+    button.dataset.clip = clip;
+    button.onclick = () => play(film, clip);
+    return button;
+  }));
+  if (!clips.includes(film.now)) play(film, clips[0]);
+  mark(film);
+}
+
+function play(film, clip) {
+  film.now = clip;
+  film.player.src = clip;
+  film.player.play().catch(() => {}); // a browser that does not start films by itself shows its own button
+  mark(film);
+}
+
+function mark(film) {
+  for (const button of film.pieces.children) button.classList.toggle("on", button.dataset.clip === film.now);
+}
