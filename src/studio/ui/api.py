@@ -9,7 +9,7 @@
     /files    (job)            the addresses of the files that a job made, below the page's own
 
 ``params`` is the JSON that every other face takes; files are paths on the machine that runs Studio, or what the client
-uploaded (``gradio_client.handle_file``) under its path.
+uploads: ``{"image": gradio_client.handle_file("mine.png")}``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _bound(house: House, call: Callable[..., Any]) -> Callable[..., Any]:
 
     def bound(*args: Any) -> Any:
         try:
-            return call(house, *args)
+            return call(house, *(_with_paths(one) for one in args))
         except StudioError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
@@ -48,6 +48,18 @@ def _bound(house: House, call: Callable[..., Any]) -> Callable[..., Any]:
     bound.__annotations__["return"] = signature.return_annotation
     bound.__name__, bound.__doc__ = call.__name__.strip("_"), call.__doc__
     return bound
+
+
+def _with_paths(value: Any) -> Any:
+    """An uploaded file as its path, wherever it stands in the parameters."""
+    if isinstance(value, list):
+        return [_with_paths(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    meta = value.get("meta")
+    if isinstance(meta, dict) and meta.get("_type") == "gradio.FileData":
+        return value.get("path")
+    return {name: _with_paths(one) for name, one in value.items()}
 
 
 def _run(house: House, model: str, params: dict) -> dict:  # type: ignore[type-arg]
