@@ -46,6 +46,10 @@ class DoesNotFit(StudioError):
     """No plan holds within the limits; ``hint`` names the nearest thing that would."""
 
 
+class NoSpace(StudioError):
+    """The disk is full, or too full for what is asked."""
+
+
 class Conflict(BadRequest):
     """The request contradicts something that was accepted before."""
 

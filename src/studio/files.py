@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from studio.errors import StudioError
+from studio.errors import NoSpace
 from studio.units import format_bytes
 
 _BLOCK = 1 << 20
@@ -37,7 +37,7 @@ def _room_for(path: Path, size_bytes: int) -> Iterator[Path]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         free = shutil.disk_usage(path.parent).free
-        raise StudioError(
+        raise NoSpace(
             f"No space for {path.name}: {format_bytes(size_bytes)} are needed, {format_bytes(free)} are free.",
             f"Free some space on the disk of {path.parent}, then run it again.",
         ) from error

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJson
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
-from studio.errors import Cancelled, StudioError
+from studio.errors import Cancelled, NoSpace
 from studio.events import Artefact, Event
 from studio.media import extension
 from studio.spec import ModelSpec
@@ -137,12 +137,14 @@ class Probe(_Frozen):
 
 class Variant(_Frozen):
     """One way to compute a stage: whole or in tiles. ``flops`` and ``activation_bytes`` (most at once) are of one
-    pass; what ``probes`` find is added to the former and compared with the latter. ``loss``: 0 for the best
-    result; each 1 costs as much quality as 8 bits instead of 16 for the whole model."""
+    pass; what ``probes`` find is added to the former and compared with the latter. ``processor_bytes``: the most at
+    once where there is no card, if that is more. ``loss``: 0 for the best result; each 1 costs as much quality as
+    8 bits instead of 16 for the whole model."""
 
     name: str = ""
     flops: float = Field(default=0, ge=0)
     activation_bytes: int = Field(default=0, ge=0)
+    processor_bytes: int = Field(default=0, ge=0)
     loss: float = Field(default=0, ge=0)
     probes: tuple[Probe, ...] = ()
 
@@ -277,7 +279,7 @@ class Context:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             free = format_bytes(shutil.disk_usage(self.workdir).free)
-            raise StudioError(
+            raise NoSpace(
                 f"No space for an output: {format_bytes(len(data))} are needed, {free} are free.",
                 f"Free some space on the disk of {self.workdir}, then run it again.",
             ) from error

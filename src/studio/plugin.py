@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studio.errors import BadRequest, BadWeights, Cancelled, DoesNotFit, StudioError, nearest
+from studio.errors import BadRequest, BadWeights, Cancelled, DoesNotFit, NoSpace, StudioError, nearest
 from studio.events import Artefact, Event, Note, Preview, Progress, Token
 from studio.pipeline import (
     Block,
@@ -27,7 +27,7 @@ from studio.units import GIB, KIB, MIB, format_bytes, format_seconds
 
 __all__ = [
     "GIB", "KIB", "MIB", "Artefact", "BadRequest", "BadWeights", "Block", "Budget", "Cancelled", "Context",
-    "DoesNotFit", "Event", "Footprint", "ModelSpec", "Network", "NetworkShape", "Note", "Params", "Phase", "Pipeline",
-    "Plan", "Preview", "Probe", "Progress", "Rates", "Row", "Stage", "StudioError", "Token", "Variant", "format_bytes",
-    "format_seconds", "input_file", "nearest", "networks_of_files", "read_shape", "text_bytes",
+    "DoesNotFit", "Event", "Footprint", "ModelSpec", "Network", "NetworkShape", "NoSpace", "Note", "Params", "Phase",
+    "Pipeline", "Plan", "Preview", "Probe", "Progress", "Rates", "Row", "Stage", "StudioError", "Token", "Variant",
+    "format_bytes", "format_seconds", "input_file", "nearest", "networks_of_files", "read_shape", "text_bytes",
 ]  # fmt: skip

@@ -1,0 +1,173 @@
+"""The FramePack family: films in sections. This module is light; torch is imported by ``load`` and ``generate``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from studio.film_plugin import frames_of, join, write_gif, write_webm
+from studio.plugin import (
+    Artefact,
+    BadRequest,
+    Context,
+    Event,
+    Footprint,
+    ModelSpec,
+    NoSpace,
+    Pipeline,
+    Plan,
+    Progress,
+    StudioError,
+)
+
+from .again import About, beginning, lay_out, put_away
+from .asked import asked, check_pictures, fps_of, pictured
+from .catalogued import VideoSettings, settings_of
+from .footprint import footprint
+from .kept import Kept
+from .params import VideoParams
+from .request import FilmRequest
+from .space import check_space, no_space
+
+MEDIA = {"mp4": "video/mp4", "webm": "video/webm", "gif": "image/gif"}
+
+
+class VideoFramepack(Pipeline[VideoParams]):
+    """Films from a picture and words, as long as one likes in constant memory; each section is kept when it is made."""
+
+    task = "image->video"
+    Params = VideoParams
+    libraries = ("torch", "diffusers", "transformers", "av")
+
+    _model: Any = None
+
+    def offers(self) -> Mapping[str, Sequence[Any]]:
+        """The sizes that the model was made for, its own first."""
+        settings = settings_of(self.spec)
+        return {"width": tuple(dict.fromkeys((settings.size, *settings.buckets)))}
+
+    def preflight(self, params: VideoParams) -> None:
+        """The pictures open, there are as many prompts as sections, and there is room for the film on the disk."""
+        settings = settings_of(self.spec)
+        check_pictures(params)
+        request = asked(params, settings, self.spec.id)
+        beginning(params, request, self.cache, self.spec.id)
+        if self.cache is not None:
+            check_space(request, self.cache.parent)
+
+    def footprint(self, params: VideoParams) -> Footprint:
+        """Bytes and operations of encoding, denoising and decoding, section by section."""
+        return footprint(self.spec, self.files, asked(params, settings_of(self.spec), self.spec.id))
+
+    def load(self, plan: Plan) -> None:
+        """Read the networks as planned; nothing is on the card before it is called."""
+        import torch
+
+        from .assemble import assemble
+
+        self.unload()
+        device = torch.device(plan.device)
+        self._model = assemble(self.files, settings_of(self.spec), plan.settings, device, cache=self.cache)
+
+    def generate(self, params: VideoParams, ctx: Context) -> Iterator[Event]:
+        """Progress and a preview for each section, then the film. What an earlier attempt finished is not made again."""
+        from studio.torch_plugin import live
+
+        model = self._model
+        if model is None:
+            raise StudioError(f"{self.spec.id} is not loaded.", "Call load() first.")
+        settings = settings_of(self.spec)
+        request = pictured(params, asked(params, settings, self.spec.id))
+        kept = Kept(ctx.workdir, request.schedule, _identity(self.spec, params))
+        stays = beginning(params, request, self.cache, self.spec.id)
+        if params.film is not None and stays is None:
+            raise BadRequest("--film needs a home whose cache holds the film's sections.", "Leave it out.")
+        ctx.keep()
+        if stays is not None:
+            lay_out(stays, kept)
+        notes: list[str] = []
+        try:
+            yield from live(self._work(params, request, kept, ctx, notes))
+        finally:
+            model.settle()
+        yield from self._joined(params, request, kept, ctx, notes)
+
+    def _work(
+        self, params: VideoParams, request: FilmRequest, kept: Kept, ctx: Context, notes: list[str]
+    ) -> Callable[[Callable[[Event], None]], None]:
+        """The sections as a function of where their events go; it runs in a thread of its own."""
+        from .filming import film
+
+        model, fps = self._model, fps_of(params, settings_of(self.spec))
+
+        def work(emit: Callable[[Event], None]) -> None:
+            notes.extend(film(model, request, kept, fps, ctx, emit))
+
+        return work
+
+    def _joined(
+        self, params: VideoParams, request: FilmRequest, kept: Kept, ctx: Context, notes: list[str]
+    ) -> Iterator[Event]:
+        """The segments as one film, and what it takes to make a part of it again."""
+        schedule, fps = request.schedule, fps_of(params, settings_of(self.spec))
+        yield Progress(phase="join", done=0, total=1)
+        path, segments = ctx.new_file(MEDIA[params.format]), kept.segments()
+        try:
+            if params.format == "mp4":
+                made = join(segments, path, fps, params.sound)
+                about = About(self.spec.id, request.width, request.height, schedule.sections, schedule.sampling)
+                put_away(path, kept, about, self.cache)
+            elif params.format == "webm":
+                made = write_webm(path, frames_of(segments), fps, params.sound)
+            else:
+                made = write_gif(path, segments, schedule.frames, fps)
+        except NoSpace as error:
+            raise no_space(request, schedule.sections, ctx.workdir) from error
+        yield Progress(phase="join", done=1, total=1)
+        yield self._artefact(ctx, path, params, made.frames, fps, request, notes)
+
+    def _artefact(
+        self,
+        ctx: Context,
+        path: Path,
+        params: VideoParams,
+        frames: int,
+        fps: int,
+        request: FilmRequest,
+        notes: list[str],
+    ) -> Artefact:
+        info: dict[str, Any] = {
+            "width": request.width,
+            "height": request.height,
+            "frames": frames,
+            "fps": fps,
+            "seconds": round(frames / fps, 3),
+            "sections": request.schedule.sections,
+            "sampling": request.schedule.sampling,
+            "seed": request.seed,
+        }
+        return ctx.made(path, MEDIA[params.format], **info, **({"notes": notes} if notes else {}))
+
+    def adapt(self, plan: Plan) -> bool:
+        """Other sizes need other numbers of resident blocks, or tiles: the weights stay where they are."""
+        return self._model is not None and bool(self._model.adapt(plan.settings))
+
+    def park(self) -> bool:
+        """Give the card back; the weights stay in memory."""
+        return self._model is not None and bool(self._model.park())
+
+    def unload(self) -> None:
+        """Free all networks."""
+        model, self._model = self._model, None
+        if model is not None:
+            model.close()
+
+
+def _identity(spec: ModelSpec, params: VideoParams) -> str:
+    """The request as one number: a state of another request, or of another release of the model, is not gone on from."""
+    said = {"model": spec.id, "revision": spec.source.revision if spec.source else None}
+    text = json.dumps({**said, "params": params.model_dump(mode="json")}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

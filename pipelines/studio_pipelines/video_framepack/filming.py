@@ -1,0 +1,159 @@
+"""A film at work: section after section, each shown and kept before the next one begins. Runs in the worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from studio.film_plugin import write_segment
+from studio.plugin import Context, Event, NoSpace, Note, Preview, Progress
+
+from .assemble import Assembled
+from .kept import Kept
+from .request import FilmRequest
+from .sampling import Loop, State
+from .space import free_bytes, needed_bytes, no_space
+
+Emit = Callable[[Event], None]
+
+
+@dataclass
+class Pace:
+    """How long things took in this run, and what is left by that measure."""
+
+    steps: int
+    sections: int
+    denoise_s: float = 0.0
+    done_steps: int = 0
+    decode_s: float = 0.0
+    decoded: int = 0
+
+    def section_s(self, step: int) -> float | None:
+        """Seconds that are left of a section after ``step`` of its steps; ``None`` before the first one."""
+        if not self.done_steps:
+            return None
+        decode_s = self.decode_s / self.decoded if self.decoded else 0.0
+        return (self.steps - step) * self.denoise_s / self.done_steps + decode_s
+
+    def film_s(self, section: int, step: int) -> float | None:
+        """Seconds that are left of the film within ``section``, counted from 0."""
+        this, whole = self.section_s(step), self.section_s(0)
+        return None if this is None or whole is None else this + (self.sections - 1 - section) * whole
+
+
+def film(model: Assembled, request: FilmRequest, kept: Kept, fps: int, ctx: Context, emit: Emit) -> list[str]:
+    """Make what is not made yet of all sections; afterwards ``kept.segments()`` is the film.
+
+    Returns what the engine had to change for want of memory. Raises ``NoSpace`` with the bytes that the rest needs; what
+    is finished stays.
+    """
+    model.networks.notes.clear()
+    filming = _Filming(model, request, kept, fps, ctx, emit, Pace(request.steps, request.schedule.sections))
+    filming.loop = Loop(model, request, check=ctx.check, step=filming.step, keep=filming.keep)
+    filming.run()
+    return filming.told
+
+
+@dataclass
+class _Filming:
+    """One request at work."""
+
+    model: Assembled
+    request: FilmRequest
+    kept: Kept
+    fps: int
+    ctx: Context
+    emit: Emit
+    pace: Pace
+    told: list[str] = field(default_factory=list)
+    loop: Loop = field(init=False)
+    _begun: float = 0.0
+
+    def run(self) -> None:
+        count = self.request.schedule.sections
+        found = self.kept.state()
+        if found is not None and found[0]:
+            what = f"section {found[0] + 1} of {count}" if found[0] < count else "joining the sections"
+            self.emit(Note(text=f"Goes on with {what}."))
+        if found is not None and found[0] == count:
+            return
+        self.emit(Progress(phase="encode", done=0, total=1))
+        self.loop.encode()
+        state = State(*found) if found is not None else self.loop.begin()
+        self.emit(Progress(phase="encode", done=1, total=1))
+        while state.section < count:
+            state = self._section(state)
+
+    def _section(self, state: State) -> State:
+        """One section: denoised, decoded, on the disk, shown."""
+        section = state.section
+        if free_bytes(self.ctx.workdir) < needed_bytes(self.request, section):
+            raise no_space(self.request, section, self.ctx.workdir)
+        self.ctx.check()
+        self._begun = time.perf_counter()
+        try:
+            kept = self.kept.latents(section)
+            if kept is not None:
+                self._decoding(section)
+            made = self.loop.section(state, latents=kept)
+            shown = made.settled if len(made.settled) else made.waiting
+            segment = write_segment(self.kept.segment_path(section), shown, self.fps)
+            self.kept.write_state(section + 1, made.state.tensors)
+        except NoSpace as error:
+            raise no_space(self.request, section, self.ctx.workdir) from error
+        self.pace.decode_s += time.perf_counter() - self._begun
+        self.pace.decoded += 1
+        self._tell()
+        self._progress("decode", section, 1, 1, self.pace.steps)
+        self.emit(Preview(path=str(segment.path), media_type="video/mp4"))
+        return made.state
+
+    # -- what the loop calls -------------------------------------------------------------------------------------
+
+    def step(self, section: int, done: int, total: int) -> None:
+        """After each denoising step; 0 before the first one."""
+        now = time.perf_counter()
+        if done:
+            self.pace.denoise_s += now - self._begun
+            self.pace.done_steps += 1
+        self._begun = now
+        self._tell()
+        self._progress("denoise", section, done, total, done)
+
+    def keep(self, section: int, latents: torch.Tensor) -> None:
+        """Between denoising and decoding: a crash from here on costs the decoding only."""
+        self.kept.write_latents(section, latents)
+        self._decoding(section)
+
+    def _decoding(self, section: int) -> None:
+        self._begun = time.perf_counter()
+        self._progress("decode", section, 0, 1, self.pace.steps)
+        self.ctx.check()
+
+    # -- telling -------------------------------------------------------------------------------------------------
+
+    def _progress(self, phase: str, section: int, done: int, total: int, step: int) -> None:
+        film_s, section_s = self.pace.film_s(section, step), self.pace.section_s(step)
+        over = phase == "decode" and done == total
+        if over and film_s is not None and section_s is not None:
+            film_s, section_s = film_s - section_s, 0.0
+        self.emit(
+            Progress(
+                phase=phase,
+                done=done,
+                total=total,
+                eta_s=film_s,
+                part=section + 1,
+                parts=self.pace.sections,
+                part_eta_s=section_s,
+            )
+        )
+
+    def _tell(self) -> None:
+        """What the engine had to change for want of memory, as it happens."""
+        for sentence in self.model.networks.notes[len(self.told) :]:
+            self.told.append(sentence)
+            self.emit(Note(text=sentence))
