@@ -1,7 +1,7 @@
 """What a torch family uses of the engine, inside ``load`` and ``generate``. Imports torch: never at a family's top.
 
-``Networks`` and ``Part`` bring weights to the device as a plan says; ``live`` turns a blocking call that reports by
-callbacks into events.
+``Networks`` and ``Part`` bring weights to the device as a plan says; ``read_index``, ``component_class`` and
+``part_of`` read a folder in diffusers' layout; ``live`` turns a blocking call that reports by callbacks into events.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 
+from studio.diffusers_layout import component_class, part_of, read_index
 from studio.errors import Cancelled
 from studio.events import Event
 from studio.memory.networks import Networks, Part, is_out_of_memory
 from studio.memory.slab_files import read_headers
 
-__all__ = ["Networks", "Part", "is_out_of_memory", "live", "read_headers"]
+__all__ = [
+    "Networks", "Part", "component_class", "is_out_of_memory", "live", "part_of", "read_headers", "read_index",
+]  # fmt: skip
 
 
 def live(work: Callable[[Callable[[Event], None]], None]) -> Iterator[Event]:

@@ -122,7 +122,7 @@ class Schedule:
         return list(reversed(range(self.sections)))
 
     def indices(self, section: int) -> Indices:
-        """The layout in time: inverted ``[1 picture, padding, window, 1, 2, 16]``, forward ``[1, 16, 2, 1, window]``."""
+        """The layout in time: ``[1, padding, window, 1, 2, 16]`` inverted, ``[1, 16, 2, 1, window]`` forward."""
         one, two, four = HISTORY
         if self.sampling == "forward":
             picture, fourth, second, first, own = _split(1, four, two, one, self.window)
