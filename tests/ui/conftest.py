@@ -7,11 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import Tab
 from page_server import Page, StartPage
 
 from toolbox import install_family, until
@@ -48,14 +49,16 @@ def start_page(page_plugins: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """Starts ``studio ui`` as a person would; what is left of it goes at the end."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*args: str, home: Path | None = None) -> Page:
+    def start(*args: str, home: Path | None = None, more: Sequence[Path] = ()) -> Page:
+        """``more``: further folders of Python modules for the server and its worker."""
         home = home or tmp_path_factory.mktemp("page") / "home"
         home.mkdir(exist_ok=True)
         models = Path(os.environ["STUDIO_TEST_MODELS"]).absolute()
         if models.is_dir() and not (home / "models").exists():
             (home / "models").symlink_to(models, target_is_directory=True)
         log = home / "page.log"
-        environment = {**os.environ, "STUDIO_HOME": str(home), "PYTHONPATH": str(page_plugins), "PYTHONUNBUFFERED": "1"}
+        modules = os.pathsep.join(map(str, [page_plugins, *more]))
+        environment = {**os.environ, "STUDIO_HOME": str(home), "PYTHONPATH": modules, "PYTHONUNBUFFERED": "1"}
         with log.open("w") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "studio.cli.main", "ui", "--no-browser", "--port", "0", *args],
@@ -126,3 +129,12 @@ def browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def tab(browser: Any, page: Page) -> Iterator[Tab]:
+    tab = Tab(browser, page)
+    yield tab
+    tab.context.close()
+    assert tab.outside == []
+    assert tab.complaints == []

@@ -3,64 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import Tab, choose, jobs_of
 from page_server import Page
 
 from toolbox import until
-
-WAIT_MS = 120_000
-
-
-class Tab:
-    """A browser tab that notes what it asks for outside and what its console complains of."""
-
-    def __init__(self, browser: Any, page: Page, **options: Any) -> None:
-        self.context = browser.new_context(**{"locale": "en-GB", "viewport": {"width": 1280, "height": 860}, **options})
-        self.context.set_default_timeout(WAIT_MS)
-        self.page = self.context.new_page()
-        self.base = page.url
-        self.outside: list[str] = []
-        self.complaints: list[str] = []
-        self.page.on("request", self._request)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", self._console)
-
-    def _request(self, request: Any) -> None:
-        if not request.url.startswith((self.base, "data:", "blob:")):
-            self.outside.append(request.url)
-
-    def _console(self, message: Any) -> None:
-        if message.type == "error" and "Content Security Policy" in message.text:
-            self.complaints.append(message.text)
-
-    def open(self) -> Any:
-        self.page.goto(self.base)
-        self.page.wait_for_selector("#chat-box textarea")
-        return self.page
-
-    def go(self, tab: str) -> None:
-        self.page.locator(f"#tab-{tab}-button").click()
-
-
-@pytest.fixture
-def tab(browser: Any, page: Page) -> Iterator[Tab]:
-    tab = Tab(browser, page)
-    yield tab
-    tab.context.close()
-    assert tab.outside == []
-    assert tab.complaints == []
-
-
-def jobs_of(page: Page) -> list[dict[str, Any]]:
-    import sqlite3
-
-    with sqlite3.connect(page.home / "studio.db") as database:
-        rows = database.execute("SELECT id, model, state, params FROM jobs ORDER BY number DESC").fetchall()
-    return [{"id": row[0], "model": row[1], "state": row[2], "params": json.loads(row[3])} for row in rows]
 
 
 def test_a_conversation_with_the_starter_model(tab: Tab, page: Page) -> None:
@@ -120,7 +70,7 @@ def test_a_reload_in_the_middle_comes_back_to_the_running_job(tab: Tab, page: Pa
     shown = tab.open()
     tab.go("image")
     shown.wait_for_selector("#image-model")
-    _choose(shown, "image", "paint")
+    choose(shown, "image", "paint")
     form = shown.locator("#tab-image")
     form.get_by_label("Prompt").fill("a lighthouse")
     form.get_by_role("button", name="More settings").locator("visible=true").click()
@@ -213,9 +163,3 @@ def test_what_a_model_writes_runs_nothing(tab: Tab, page: Page) -> None:
     assert shown.evaluate("window.hit") is None
     assert "window.hit" in shown.locator(".turn.model .prose").inner_text()
     assert tab.outside == []
-
-
-def _choose(shown: Any, modality: str, model: str) -> None:
-    """Choose a model in the list at the top of a tab."""
-    shown.locator(f"#{modality}-model input").click()
-    shown.locator(f"[role=option]:has-text('{model}')").first.click()

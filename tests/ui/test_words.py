@@ -60,10 +60,10 @@ def test_every_key_that_the_code_uses_exists() -> None:
 
 def test_no_key_is_left_over() -> None:
     code = "".join(file.read_text(encoding="utf-8") for file in FOLDER.rglob("*.py"))
-    groups = {"unit", "choice", "group", "phase", "preset", "soon", "tab", "fits", "state", "paint"}  # looked up by value
+    looked_up = {"unit", "choice", "group", "phase", "preset", "soon", "tab", "fits", "state", "paint"}
     for key in table("en"):
         group, name = key.split(".", 1)
-        made = group in groups or re.match(r"(proof|show)_|idea\d|all|here", name)
+        made = group in looked_up or re.match(r"(proof|show)_|idea\d|all|here", name)
         assert made or f'"{key}"' in code or f"'{key}'" in code, key
 
 
