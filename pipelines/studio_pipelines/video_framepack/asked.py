@@ -77,7 +77,8 @@ def _prompts(params: VideoParams, schedule: Schedule) -> tuple[str, ...]:
     count, given = schedule.sections, [prompt.strip() for prompt in params.section_prompts]
     if given and len(given) != count:
         raise BadRequest(
-            f"There are {len(given)} section prompts, but {params.seconds:g} seconds are {count} sections.",
+            f"There are {len(given)} section prompts, but a film of {params.seconds:g} s has "
+            f"{count} section{'s' if count > 1 else ''}.",
             f"Give {count}, or one --prompt for the whole film.",
         )
     prompts = tuple(prompt or params.prompt.strip() for prompt in given or [""] * count)

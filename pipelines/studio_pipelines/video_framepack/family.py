@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from studio.film_plugin import frames_of, join, write_gif, write_webm
 from studio.plugin import (
-    Artefact,
     BadRequest,
     Context,
     Event,
@@ -25,7 +23,7 @@ from studio.plugin import (
 
 from .again import About, beginning, lay_out, put_away
 from .asked import asked, check_pictures, fps_of, pictured
-from .catalogued import VideoSettings, settings_of
+from .catalogued import settings_of
 from .footprint import footprint
 from .kept import Kept
 from .params import VideoParams
@@ -73,7 +71,7 @@ class VideoFramepack(Pipeline[VideoParams]):
         self._model = assemble(self.files, settings_of(self.spec), plan.settings, device, cache=self.cache)
 
     def generate(self, params: VideoParams, ctx: Context) -> Iterator[Event]:
-        """Progress and a preview for each section, then the film. What an earlier attempt finished is not made again."""
+        """Progress and a preview for each section, then the film. What an earlier attempt finished stays."""
         from studio.torch_plugin import live
 
         model = self._model
@@ -127,29 +125,17 @@ class VideoFramepack(Pipeline[VideoParams]):
         except NoSpace as error:
             raise no_space(request, schedule.sections, ctx.workdir) from error
         yield Progress(phase="join", done=1, total=1)
-        yield self._artefact(ctx, path, params, made.frames, fps, request, notes)
-
-    def _artefact(
-        self,
-        ctx: Context,
-        path: Path,
-        params: VideoParams,
-        frames: int,
-        fps: int,
-        request: FilmRequest,
-        notes: list[str],
-    ) -> Artefact:
         info: dict[str, Any] = {
             "width": request.width,
             "height": request.height,
-            "frames": frames,
+            "frames": made.frames,
             "fps": fps,
-            "seconds": round(frames / fps, 3),
-            "sections": request.schedule.sections,
-            "sampling": request.schedule.sampling,
+            "seconds": round(made.frames / fps, 3),
+            "sections": schedule.sections,
+            "sampling": schedule.sampling,
             "seed": request.seed,
         }
-        return ctx.made(path, MEDIA[params.format], **info, **({"notes": notes} if notes else {}))
+        yield ctx.made(path, MEDIA[params.format], **info, **({"notes": notes} if notes else {}))
 
     def adapt(self, plan: Plan) -> bool:
         """Other sizes need other numbers of resident blocks, or tiles: the weights stay where they are."""
@@ -157,7 +143,10 @@ class VideoFramepack(Pipeline[VideoParams]):
 
     def park(self) -> bool:
         """Give the card back; the weights stay in memory."""
-        return self._model is not None and bool(self._model.park())
+        if self._model is None:
+            return False
+        self._model.park()
+        return True
 
     def unload(self) -> None:
         """Free all networks."""
@@ -167,7 +156,7 @@ class VideoFramepack(Pipeline[VideoParams]):
 
 
 def _identity(spec: ModelSpec, params: VideoParams) -> str:
-    """The request as one number: a state of another request, or of another release of the model, is not gone on from."""
+    """The request as one number: a state of another request, or of another release of the model, is passed over."""
     said = {"model": spec.id, "revision": spec.source.revision if spec.source else None}
     text = json.dumps({**said, "params": params.model_dump(mode="json")}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

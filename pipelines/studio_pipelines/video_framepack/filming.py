@@ -47,8 +47,8 @@ class Pace:
 def film(model: Assembled, request: FilmRequest, kept: Kept, fps: int, ctx: Context, emit: Emit) -> list[str]:
     """Make what is not made yet of all sections; afterwards ``kept.segments()`` is the film.
 
-    Returns what the engine had to change for want of memory. Raises ``NoSpace`` with the bytes that the rest needs; what
-    is finished stays.
+    Returns what the engine had to change for want of memory. Raises ``NoSpace`` with the bytes that the rest needs;
+    what is finished stays.
     """
     model.networks.notes.clear()
     filming = _Filming(model, request, kept, fps, ctx, emit, Pace(request.steps, request.schedule.sections))

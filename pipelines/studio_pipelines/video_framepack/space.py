@@ -8,7 +8,6 @@ from pathlib import Path
 from studio.film_plugin import expected_bytes
 from studio.plugin import MIB, BadRequest, NoSpace, format_bytes
 
-
 from .request import FilmRequest
 from .sections import KEPT
 
