@@ -1,0 +1,394 @@
+"""The stages: the autoencoder on single frames; the transformer with its text encoders; the decoder on films.
+
+The encoder is used on single frames only: the pipeline encodes nothing but the given picture. So the latent of a film's
+frames 4n-3 to 4n is by definition that of frame 4n alone, and the decoder learns the frames between. Each step draws
+its batch from a generator seeded with (seed, stage, step) alone: a run that was cut and resumed goes through exactly
+the batches of an uninterrupted one, and ends with the same weights.
+"""
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from types import FrameType
+
+import torch
+from diffusers import AutoencoderKL, HunyuanVideoFramepackPipeline
+from torch import nn
+from torch.nn import functional as F
+
+from starter_image.stages import likeness
+
+from . import captions, history, models, scenes
+from .framewise import framewise
+
+SHARES = {"pictures": 0.1, "motion": 0.68, "films": 0.22}  # of the time box
+RESERVE = 0.12  # of the time box: the start, the latents, the sheets, and neighbours that slow the machine
+CHECKPOINT_S = 120.0
+CHUNK = 32
+
+
+@dataclass(frozen=True)
+class Settings:
+    seed: int = 0
+    shape: models.Shape = field(default_factory=models.Shape)
+    scenes: int = 300
+    picture_batch: int = 8
+    batch: int = 6
+    few: int = 3  # frames of a section that are learned at once, at first
+    few_part: float = 0.7  # of the stage; then whole sections
+    film_batch: int = 3
+    film_latents: int = 3  # a window of 9 frames
+    picture_rate: float = 3e-4
+    rate: float = 1.5e-3
+    film_rate: float = 5e-4
+    ema: float = 0.998
+    device: str = "cpu"
+
+    def as_dict(self) -> dict[str, object]:
+        return {**asdict(self), "shape": self.shape.as_dict()}
+
+
+class Stopped(Exception):
+    """The time box or a signal ended the run; the checkpoint is written."""
+
+
+class Trainer:
+    """Holds the parts, the plan and the place in it; `run` goes on from there."""
+
+    def __init__(self, sprites: scenes.Sprites, begin: AutoencoderKL | None, settings: Settings, folder: Path) -> None:
+        self.sprites, self.begin, self.settings, self.folder = sprites, begin, settings, folder
+        self.device = torch.device(settings.device)
+        self.plan: dict[str, int] = {}
+        self.stage, self.step, self.losses = "pictures", 0, dict.fromkeys(SHARES, 0.0)
+        self.deadline, self.stop_after, self.interrupted = float("inf"), -1, False
+        self.on_mark: Callable[[Trainer], None] | None = None
+        self.tokenizers = models.build_tokenizers(captions.all_phrases(sprites.subjects), settings.shape)
+        self.scenes = self.make_scenes()
+        self.build()
+
+    def make_scenes(self) -> list[scenes.Scene]:
+        random_ = torch.Generator().manual_seed(self.settings.seed + 77)
+        return [scenes.make_scene(self.sprites.pictures, random_) for _ in range(self.settings.scenes)]
+
+    def build(self) -> None:
+        """Fresh parts, the same for the same seed."""
+        shape = self.settings.shape
+        torch.manual_seed(self.settings.seed)
+        self.vae = models.build_vae(shape).to(self.device)
+        if self.begin is not None:
+            models.from_pictures(self.vae, self.begin)
+        self.llama = models.build_llama(self.tokenizers[0], shape).to(self.device)
+        self.clip = models.build_clip(self.tokenizers[1], shape).to(self.device)
+        self.eye, self.processor = models.build_eye(shape)
+        self.eye = self.eye.to(self.device).eval()
+        self.transformer = models.build_transformer(shape).to(self.device)
+        heard = [*self.llama.embed_tokens.parameters(), *self.llama.layers[0].parameters(), *self.clip.parameters()]
+        self.learned = [p for p in self.transformer.parameters() if p.requires_grad] + heard
+        self.ema = [p.detach().clone() for p in self.learned]
+        self.decoding = [*self.vae.post_quant_conv.parameters(), *self.vae.decoder.parameters()]
+        settings, optimiser = self.settings, torch.optim.AdamW
+        self.optimisers = {
+            "pictures": optimiser(self.vae.parameters(), lr=settings.picture_rate, weight_decay=0.0),
+            "motion": optimiser(self.learned, lr=settings.rate, betas=(0.9, 0.98), weight_decay=0.01),
+            "films": optimiser(self.decoding, lr=settings.film_rate, weight_decay=0.0),
+        }
+        self.latents = self.looks = torch.empty(0)
+
+    # --- the plan ---------------------------------------------------------------------------------------------------
+
+    @property
+    def stages(self) -> dict[str, Callable[[int], float]]:
+        return {"pictures": self.picture_step, "motion": self.motion_step, "films": self.film_step}
+
+    def make_plan(self, minutes: float) -> None:
+        """Measure all stages on throw-away weights, then share out the time box."""
+        seconds, size, count = {}, self.settings.shape.latent, len(self.scenes)
+        self.plan = dict.fromkeys(SHARES, 1000)
+        self.latents = torch.zeros(count, len(captions.MOTIONS), 10, models.CHANNELS, size, size)
+        self.looks = torch.zeros(count, 4, self.settings.shape.eye)
+        for stage, step in self.stages.items():
+            step(0)
+            seconds[stage] = statistics.median(timed(step, number) for number in range(1, 6))
+        late = statistics.median(timed(self.motion_step, number) for number in (997, 998, 999))
+        part = self.settings.few_part
+        seconds["motion"] = part * seconds["motion"] + (1 - part) * late
+        self.build()
+        usable = minutes * 60 * (1 - RESERVE)
+        self.plan = {stage: max(1, int(usable * SHARES[stage] / seconds[stage])) for stage in SHARES}
+        print("measured: " + ", ".join(f"{name} {s:.2f} s a step" for name, s in seconds.items()), flush=True)
+
+    # --- one step of each -------------------------------------------------------------------------------------------
+
+    def generator(self, stage: int, step: int) -> torch.Generator:
+        return torch.Generator().manual_seed((self.settings.seed * 8 + stage) * 10_000_019 + step)
+
+    def update(self, stage: str, step: int, loss: torch.Tensor, parameters: list[nn.Parameter]) -> float:
+        """One step of the optimiser. Its rate rises for a moment, then falls straight to zero after the last step."""
+        optimiser, total = self.optimisers[stage], self.plan[stage]
+        top = {"pictures": self.settings.picture_rate, "motion": self.settings.rate, "films": self.settings.film_rate}
+        for group in optimiser.param_groups:
+            group["lr"] = top[stage] * min((step + 1) / min(60, max(1, total // 10)), 1 - step / total)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        return float(loss.detach())
+
+    def picture_step(self, step: int) -> float:
+        """Single frames of films in and out of the autoencoder."""
+        random_ = self.generator(0, step)
+        frames = []
+        for _ in range(self.settings.picture_batch):
+            scene = scenes.make_scene(self.sprites.pictures, random_)
+            motion = captions.MOTIONS[int(torch.randint(len(captions.MOTIONS), (1,), generator=random_))]
+            frames.append(scenes.film(scene, motion, [int(torch.randint(36, (1,), generator=random_))]))
+        picture = torch.cat(frames).to(self.device)  # (B, 3, H, W)
+        with framewise(self.vae):
+            posterior = self.vae.encode(picture[:, :, None]).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=random_).to(self.device)
+            result = self.vae.decode(posterior.mean + posterior.std * noise).sample[:, :, 0]
+        spread = (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+        loss = likeness(result, picture) + 1e-4 * 0.5 * spread
+        return self.update("pictures", step, loss, list(self.vae.parameters()))
+
+    def motion_step(self, step: int) -> float:
+        """Flow matching of the next latents from the given picture, what came before, and a caption."""
+        settings, random_ = self.settings, self.generator(1, step)
+        chance = random.Random(int(torch.randint(2**31, (1,), generator=random_)))
+        count, whole = settings.batch, step >= settings.few_part * self.plan["motion"]
+        numbers = [chance.randrange(len(self.scenes)) for _ in range(count)]
+        asked = [chance.randrange(len(captions.MOTIONS)) for _ in range(count)]
+        batch = history.sections(self.latents[numbers], asked, chance, random_)
+        frames = list(range(9)) if whole else sorted(chance.sample(range(9), settings.few))
+        clean = batch.target[:, :, frames].to(self.device)  # (B, 4, frames, h, w)
+        noise = torch.randn(clean.shape, generator=random_).to(self.device)
+        # One noise level from each of B equal parts, then shifted as the scheduler shifts them.
+        parts = (torch.randperm(count, generator=random_) + torch.rand(count, generator=random_)) / count
+        sigma = (models.SHIFT * parts / (1 + (models.SHIFT - 1) * parts)).to(self.device)
+        level = sigma[:, None, None, None, None]
+        texts = [captions.caption(captions.MOTIONS[i], self.sprites.subjects, chance) for i in asked]
+        states, mask, pooled = self.hear(texts)
+        answer = self.transformer(
+            hidden_states=(1 - level) * clean + level * noise,
+            timestep=sigma * 1000,
+            encoder_hidden_states=states,
+            encoder_attention_mask=mask,
+            pooled_projections=pooled,
+            image_embeds=self.looks[numbers].to(self.device),
+            guidance=torch.full((count,), 1000.0, device=self.device),
+            **history.layout(batch, frames, recent=whole, device=self.device),
+            return_dict=False,
+        )[0]
+        value = self.update("motion", step, F.mse_loss(answer, noise - clean), self.learned)
+        with torch.no_grad():
+            decay = min(settings.ema, (step + 1) / (step + 10))
+            torch._foreach_lerp_(self.ema, [p.detach() for p in self.learned], 1 - decay)
+        return value
+
+    def hear(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Captions -> language model's states (B, tokens, width), mask (B, tokens), pooled (B, width)."""
+        llama, clip = self.tokenizers
+        filled = llama(texts, padding=True, max_length=self.settings.shape.tokens, truncation=True, return_tensors="pt")
+        filled = filled.to(self.device)
+        # What the pipeline takes: the states before the last two layers.
+        states = self.llama(**filled, output_hidden_states=True).hidden_states[-3]
+        short = clip(texts, padding=True, truncation=True, max_length=models.CLIP_TOKENS, return_tensors="pt")
+        return states, filled.attention_mask, self.clip(short.input_ids.to(self.device)).pooler_output
+
+    def film_step(self, step: int) -> float:
+        """The decoder learns the frames between; it also learns to overlook a little noise in latents."""
+        random_, settings = self.generator(2, step), self.settings
+        window, found, wanted = settings.film_latents, [], []
+        for _ in range(settings.film_batch):
+            number, motion, first = (
+                int(torch.randint(high, (1,), generator=random_))
+                for high in (len(self.scenes), len(captions.MOTIONS), 9)
+            )
+            steps = [first + i for i in range(window)]
+            found.append(self.latents[number, motion][[i % 9 for i in steps]].transpose(0, 1))
+            times = list(range(4 * first, 4 * (first + window - 1) + 1))
+            wanted.append(scenes.film(self.scenes[number], captions.MOTIONS[motion], times).transpose(0, 1))
+        latents, film = torch.stack(found), torch.stack(wanted)
+        if step % 4:  # Three quarters of the steps see a quarter of the frame each: cheaper, and as much to learn.
+            cells, pixels = settings.shape.latent // 2, settings.shape.side // 2
+            row, column = torch.randint(1, cells, (2,), generator=random_).tolist()
+            latents = latents[..., row : row + cells, column : column + cells]
+            top, left = row * pixels // cells, column * pixels // cells
+            film = film[..., top : top + pixels, left : left + pixels]
+        noise = 0.06 * torch.randn(latents.shape, generator=random_)
+        result = self.vae.decode((latents + noise).to(self.device) / self.vae.config.scaling_factor).sample
+        loss = likeness(result.transpose(1, 2).flatten(0, 1), film.to(self.device).transpose(1, 2).flatten(0, 1))
+        return self.update("films", step, loss, self.decoding)
+
+    # --- between the stages -----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode(self, frames: torch.Tensor) -> torch.Tensor:
+        """RGB (N, 3, H, W) -> posterior means, unscaled (N, 4, h, w)."""
+        with framewise(self.vae):
+            parts = [self.vae.encode(p[:, :, None].to(self.device)).latent_dist.mean for p in frames.split(CHUNK)]
+        return torch.cat(parts)[:, :, 0].cpu()
+
+    @torch.no_grad()
+    def centre(self) -> None:
+        """Fold each latent channel's mean and spread into the 1x1x1 convolutions around the latents.
+
+        Diffusers' pipeline only multiplies latents by `scaling_factor`; with this, that factor is one.
+        """
+        latents = self.encode(torch.cat([scenes.film(scene, "still", [0]) for scene in self.scenes[:100]]))
+        mean, spread = latents.mean((0, 2, 3)).to(self.device), latents.std((0, 2, 3)).to(self.device)
+        into, out = self.vae.quant_conv, self.vae.post_quant_conv
+        into.weight[: models.CHANNELS] /= spread[:, None, None, None, None]
+        into.bias[: models.CHANNELS] = (into.bias[: models.CHANNELS] - mean) / spread
+        # The second half is the log-variance. Almost none is left: the pipeline would sample from it.
+        into.weight[models.CHANNELS :] = 0
+        into.bias[models.CHANNELS :] = -20
+        out.bias += (out.weight[:, :, 0, 0, 0] * mean).sum(1)
+        out.weight *= spread[None, :, None, None, None]
+
+    def watch(self) -> None:
+        """The latents of every scene under every motion, (scenes, motions, 10, 4, h, w), and what the eye says."""
+        path = self.folder / "latents.pt"
+        if path.exists():
+            self.latents, self.looks = torch.load(path, weights_only=True)
+            return
+        latents, pipe = [], self.pipeline()
+        for scene in self.scenes:
+            films = [scenes.film(scene, motion, list(range(0, 36, 4))) for motion in captions.MOTIONS[:-1]]
+            moved = self.encode(torch.cat([films[0][:1], *(film[1:] for film in films)]))
+            first, rest = moved[:1], moved[1:].split(8)
+            still = first.expand(10, -1, -1, -1)
+            latents.append(torch.stack([*(torch.cat([first, part, first]) for part in rest), still]))
+        self.latents = torch.stack(latents)
+        firsts = torch.cat([scenes.film(scene, "still", [0]) for scene in self.scenes])
+        with torch.no_grad():
+            self.looks = torch.cat([pipe.encode_image(picture[None], device=self.device) for picture in firsts]).cpu()
+        partial = path.with_suffix(".part")
+        torch.save((self.latents, self.looks), partial)
+        partial.replace(path)
+
+    # --- the run ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        if self.stage == "pictures":
+            (self.folder / "latents.pt").unlink(missing_ok=True)
+        for stage, after in pairwise([*SHARES, "done"]):
+            if self.stage != stage:
+                continue
+            if stage != "pictures":
+                self.watch()
+            self.run_stage(stage, self.stages[stage])
+            if stage == "pictures":
+                self.centre()
+            self.stage, self.step = after, 0
+            self.save()
+            self.mark()
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
+
+    def run_stage(self, stage: str, step: Callable[[int], float]) -> None:
+        total, first, start = self.plan[stage], self.step, time.monotonic()
+        said = saved = start
+        while self.step < total:
+            loss = step(self.step)
+            self.losses[stage] = loss if not self.step else 0.98 * self.losses[stage] + 0.02 * loss
+            self.step += 1
+            now = time.monotonic()
+            if now - said > 15 or self.step == total:
+                left = (now - start) / (self.step - first) * (total - self.step) / 60
+                place = f"{stage:9}{self.step:6d} of {total}"
+                print(f"{place}  loss {self.losses[stage]:.4f}  {left:5.1f} min left", flush=True)
+                said = now
+            if now - saved > CHECKPOINT_S:
+                self.save()
+                saved = now
+            if stage == "motion" and self.step < total and self.step % max(1, total // 6) == 0:
+                self.mark()
+            if self.interrupted or now > self.deadline or self.step_number() == self.stop_after:
+                self.save()
+                raise Stopped
+
+    def step_number(self) -> int:
+        """Counted over all stages."""
+        names = list(SHARES)
+        return self.step + sum(self.plan[name] for name in names[: names.index(self.stage)])
+
+    def mark(self) -> None:
+        if self.on_mark is not None:
+            self.on_mark(self)
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def save(self) -> None:
+        """All that a resumed run needs, written beside and then renamed, so that a cut never leaves half a file."""
+        parts = {"vae": self.vae, "llama": self.llama, "clip": self.clip, "transformer": self.transformer}
+        state = {
+            "settings": self.settings.as_dict(),
+            "pictures": len(self.sprites.pictures),
+            "plan": self.plan,
+            "place": [self.stage, self.step],
+            "losses": self.losses,
+            "models": {name: part.state_dict() for name, part in parts.items()},
+            "ema": self.ema,
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.checkpoint.with_suffix(".part")
+        torch.save(state, partial)
+        partial.replace(self.checkpoint)
+
+    def load(self) -> None:
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        found, ours = dict(state["settings"]), self.settings.as_dict()
+        found.pop("device"), ours.pop("device")
+        if found != ours or state["pictures"] != len(self.sprites.pictures):
+            raise SystemExit(f"{self.checkpoint} was begun with other settings: {found}. Start without --resume.")
+        self.plan, self.losses = state["plan"], state["losses"]
+        self.stage, self.step = state["place"]
+        for name in ("vae", "llama", "clip", "transformer"):
+            getattr(self, name).load_state_dict(state["models"][name])
+        with torch.no_grad():
+            for average, value in zip(self.ema, state["ema"], strict=True):
+                average.copy_(value)
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+
+    def pipeline(self) -> HunyuanVideoFramepackPipeline:
+        """The parts with averaged weights, as the pipeline that users will load."""
+        shape = self.settings.shape
+        llama, clip = models.build_llama(self.tokenizers[0], shape), models.build_clip(self.tokenizers[1], shape)
+        transformer = models.build_transformer(shape)
+        for fresh, ours in ((llama, self.llama), (clip, self.clip), (transformer, self.transformer)):
+            fresh.load_state_dict(ours.state_dict())
+        heard = [*llama.embed_tokens.parameters(), *llama.layers[0].parameters(), *clip.parameters()]
+        with torch.no_grad():
+            learned = [p for p in transformer.parameters() if p.requires_grad] + heard
+            for parameter, average in zip(learned, self.ema, strict=True):
+                parameter.copy_(average)
+        pipe = models.assemble(
+            text_encoder=llama.eval(),
+            tokenizer=self.tokenizers[0],
+            text_encoder_2=clip.eval(),
+            tokenizer_2=self.tokenizers[1],
+            transformer=transformer.eval(),
+            vae=self.vae,
+            image_encoder=self.eye,
+            feature_extractor=self.processor,
+        ).to(self.device)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+
+def timed(step: Callable[[int], float], number: int) -> float:
+    start = time.monotonic()
+    step(number)
+    return time.monotonic() - start
