@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "pipelines" / "studio_pipelines" / "video_framepack" / "starter"
 RESULT = ROOT / "benchmarks" / "starter_video.json"
 PERIOD = scenes.PERIOD
+COMMAND = "python scripts/measure_starter_video.py"
 
 
 def gap(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -127,7 +128,7 @@ def main() -> None:
     rows = measure(pipe, chosen, options.sections)
     result = {
         "what": "starter-video: films from pictures never seen in training, against the films that were asked for",
-        "command": f"python scripts/measure_starter_video.py --pictures {options.pictures} --sections {options.sections}",
+        "command": f"{COMMAND} --pictures {options.pictures} --sections {options.sections}",
         "machine": {"processor": "CPU", "cores": os.cpu_count(), "system": platform.system()},
         "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
         "sha256": {
