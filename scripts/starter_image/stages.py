@@ -199,7 +199,7 @@ class Trainer:
         meant = torch.where(empty, len(self.latents), chosen)
         loss = self.lesson.loss(self.text(self.tokens(captions))[0], chosen, meant, random_)
         value = self.update("phrases", step, loss, list(self.text.parameters()))
-        self.average(step)
+        self.average(step, first=len(list(self.unet.parameters())))
         return value
 
     def captions(
@@ -212,10 +212,11 @@ class Trainer:
         empty = [chance.random() < self.settings.empty_captions for _ in texts]
         return chosen, ["" if none else text for none, text in zip(empty, texts, strict=True)], torch.tensor(empty)
 
-    def average(self, step: int) -> None:
+    def average(self, step: int, first: int = 0) -> None:
+        """Of the learned parameters, from the ``first`` on."""
         with torch.no_grad():
             decay = min(self.settings.ema, (step + 1) / (step + 10))
-            torch._foreach_lerp_(self.ema, [p.detach() for p in self.learned], 1 - decay)
+            torch._foreach_lerp_(self.ema[first:], [p.detach() for p in self.learned[first:]], 1 - decay)
 
     def denoiser_step(self, step: int) -> float:
         random_, count = self.generator(1, step), self.settings.batch

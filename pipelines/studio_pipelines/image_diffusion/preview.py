@@ -34,17 +34,19 @@ class Previewer:
         self._read(file)
 
     def save(self, latents: torch.Tensor, request: Request, path: Path) -> Path | None:
-        """Write a small picture of the first of ``latents``; ``None`` while the factors are not known."""
+        """Write a small picture of the first of ``latents``; ``None`` while the factors are not known. JPEG takes a
+        tenth of the time of PNG."""
         grid = unpacked(latents, request)
         if grid is None or self._factors is None or grid.shape[0] + 1 != self._factors.shape[0]:
             return None
         colours = _with_one(grid) @ self._factors  # (h·w, 3)
         height, width = grid.shape[1:]
         pixels = (colours.clamp(0, 1) * 255).round().to(torch.uint8).reshape(height, width, 3)
-        image = Image.frombytes("RGB", (width, height), bytes(pixels.flatten().tolist()))
-        scale = _LONGEST_PX / max(width, height)
+        image = Image.fromarray(pixels.numpy())
+        # Never larger than the picture: the starter's steps are so short that more would be felt.
+        scale = min(_LONGEST_PX, max(request.width, request.height)) / max(width, height)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image.resize(size, Image.Resampling.BICUBIC).save(path)
+        image.resize(size, Image.Resampling.BICUBIC).save(path, quality=85)
         return path
 
     def learn(self, latents: torch.Tensor, request: Request, image: Image.Image) -> None:

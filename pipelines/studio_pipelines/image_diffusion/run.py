@@ -177,10 +177,14 @@ class Run:
         self.emit(Progress(phase="denoise", done=done, total=total, eta_s=took / done * (total - done)))
         every = self.params.preview_every
         if every and done % every == 0 and done < total and "latents" in values:
-            path = self.previewer.save(values["latents"], self.request, self.ctx.workdir / f"preview-{done}.png")
-            if path is not None:
-                self.emit(Preview(path=str(path), media_type="image/png"))
+            self._show(values["latents"], done)
         return {}
+
+    def _show(self, latents: torch.Tensor, done: int) -> None:
+        """The unfinished picture after ``done`` steps, once the model's factors are known."""
+        path = self.previewer.save(latents, self.request, self.ctx.workdir / f"preview-{done}.jpg")
+        if path is not None:
+            self.emit(Preview(path=str(path), media_type="image/jpeg"))
 
 
 def _write(path: Path, latents: torch.Tensor) -> None:
