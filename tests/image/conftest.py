@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,6 +34,13 @@ def tiny_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
 
     yield folder
     patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def quick_collections() -> None:
+    """A model that is unloaded has Python look through all objects; those of the libraries, which live for ever, take
+    most of a second each time. They are set aside."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -110,7 +110,7 @@ def test_previews_come_from_the_second_picture_on(loaded: Loaded) -> None:
     shown = [event for event in second.events if isinstance(event, Preview)]
     assert len(shown) == 3
     with Image.open(shown[-1].path) as image:
-        assert max(image.size) == 256
+        assert max(image.size) == image_models.SIZE, "never larger than the picture"
         assert len(image.getcolors(maxcolors=2**24) or []) > 4
     assert not [event for event in loaded.make(preview_every=0).events if isinstance(event, Preview)]
 
