@@ -1,5 +1,230 @@
-"""draft"""
+"""What a film takes: its networks, and the stages encode, denoise and decode, by arithmetic and probes.
+
+Text and picture are encoded once; the transformer and the autoencoder then take turns, section after section, so
+their ``rounds`` are the sections. What a section takes does not depend on how many there are: frames leave for the
+disk as soon as they are settled, and the history is always 19 latents.
+
+Shapes of networks are known before a download (``shapes/``) or read from the model's own files. One block of each kind
+and the autoencoder, whole and in tiles, are measured without weights at the request's real size (``probes.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil
+from pathlib import Path
+
+from studio.plugin import (
+    BadRequest,
+    Footprint,
+    ModelSpec,
+    Network,
+    NetworkShape,
+    Probe,
+    Stage,
+    Variant,
+    networks_of_files,
+    text_bytes,
+)
+
+from .catalogued import FACTOR, VideoSettings, settings_of, shape_of
+from .request import FilmRequest
+from .sections import HISTORY, KEPT
+
+TILES = {512: 0.01, 256: 0.03, 128: 0.06}
+"""The tiles in which the autoencoder may run, in pixels, and what their seams cost in quality."""
+OVERLAP = 0.75
+"""How far a tile is from the next, in tiles: the engine keeps diffusers' own quarter of overlap."""
+LATENTS_AT_ONCE, LATENTS_APART = 5, 3
+"""In time the autoencoder always works in pieces: five latents at once, the next five three latents on (diffusers:
+``tile_sample_min_num_frames`` 16 and a stride of 12, in frames)."""
+TEMPLATE_TOKENS = 95
+"""What HunyuanVideo's own template puts before a prompt."""
+
+NETWORKS = ("text_encoder", "text_encoder_2", "image_encoder", "transformer", "vae")
+"""In the order in which they run."""
+_PROBES = "studio_pipelines.video_framepack.probes:"
+
+
 def tile_px(variant: str) -> int | None:
     """The tiles, in pixels, that a plan's variant of a stage means; ``None``: whole."""
     words = variant.split()
     return int(words[2]) if len(words) == 3 and words[2].isdecimal() else None
+
+
+def footprint(spec: ModelSpec, files: Mapping[str, Path] | None, request: FilmRequest) -> Footprint:
+    """Networks and stages of a request. Raises ``BadRequest`` where the networks' sizes are not known.
+
+    The shapes are those that the entry names; where it names none, those of the installed files.
+    """
+    settings = settings_of(spec)
+    shapes = {name: shape_of(shape) for name, shape in settings.networks.items()} or networks_of_files(files or {})
+    if missing := [name for name in NETWORKS if name not in shapes]:
+        hint = f"Run: studio models pull {spec.id}"
+        raise BadRequest(f"The size of {spec.id}'s {missing[0]} is not known before it is here.", hint)
+    stages = (
+        *_words(request, settings, shapes),
+        _picture(shapes["image_encoder"]),
+        _first_frame(request, shapes["vae"]),
+        _denoise(request, settings, shapes),
+        _decode(request, shapes["vae"]),
+    )
+    return Footprint(
+        networks=tuple(_network(name, shapes[name]) for name in NETWORKS),
+        stages=stages,
+        disk_bytes=spec.download_bytes or sum(2 * shapes[name].params for name in NETWORKS),
+    )
+
+
+def _network(name: str, shape: NetworkShape) -> Network:
+    return Network(
+        name=name,
+        params=shape.params,
+        class_name=shape.class_name,
+        blocks=shape.blocks,
+        streams=shape.streams,
+        quantises=shape.streams,
+    )
+
+
+# -- encoding, once ----------------------------------------------------------------------------------------------
+
+
+def _words(request: FilmRequest, settings: VideoSettings, shapes: Mapping[str, NetworkShape]) -> tuple[Stage, Stage]:
+    """Each distinct prompt once, padded to the longest that is read."""
+    prompts = len({*request.prompts, *([request.negative_prompt] if request.guided else [])})
+    template = TEMPLATE_TOKENS if settings.prompt_template is None else settings.prompt_template.crop_start
+    lengths = {"text_encoder": settings.max_sequence_length + template, "text_encoder_2": 77}
+    first, second = (
+        Stage(
+            name="encode" if name == "text_encoder" else "encode-2",
+            network=name,
+            calls=prompts,
+            variants=(_read(shapes[name], tokens),),
+        )
+        for name, tokens in lengths.items()
+    )
+    return first, second
+
+
+def _picture(shape: NetworkShape) -> Stage:
+    """What the image encoder sees: one picture, scaled to its own size, in patches."""
+    return Stage(name="encode-image", network="image_encoder", variants=(_read(shape, _patches(shape)),))
+
+
+def _read(shape: NetworkShape, tokens: int) -> Variant:
+    return Variant(flops=2.0 * shape.params * tokens, activation_bytes=text_bytes(shape, tokens))
+
+
+def _patches(shape: NetworkShape) -> int:
+    """The tokens of a picture. A SigLIP's defaults are 224 pixels in patches of 16."""
+    return (int(shape.config.get("image_size", 224)) // int(shape.config.get("patch_size", 16))) ** 2
+
+
+def _first_frame(request: FilmRequest, shape: NetworkShape) -> Stage:
+    """The autoencoder reads the first frame, and the last one where there is one."""
+    width, height = request.width, request.height
+    variants = [Variant(name="whole", probes=(_encode_probe(shape, width, height, 1),))]
+    for size, loss in TILES.items():
+        if max(width, height) > size:
+            tiles = _tiles(width, height, size)
+            probe = _encode_probe(shape, min(size, width), min(size, height), tiles)
+            variants.append(Variant(name=f"tiles of {size}", loss=loss, probes=(probe,)))
+    return Stage(
+        name="encode-frame",
+        network="vae",
+        calls=1 if request.last_image is None else 2,
+        variants=tuple(variants),
+        held_bytes=2 * 3 * width * height * 2,
+    )
+
+
+# -- the sections ------------------------------------------------------------------------------------------------
+
+
+def tokens_of(request: FilmRequest) -> int:
+    """What the transformer sees of the film at once: a section, the first frame and the history, which is put into
+    fewer tokens the longer ago it is. Latents are joined by 2 × 2, the history's also over time."""
+    width, height = request.width // FACTOR, request.height // FACTOR
+    _, two, four = HISTORY
+    fine = (request.schedule.window + 2) * (width // 2) * (height // 2)
+    return fine + _patched(two, width, height, 2) + _patched(four, width, height, 4)
+
+
+def _patched(latents: int, width: int, height: int, times: int) -> int:
+    return ceil(latents / times) * ceil(width / (2 * times)) * ceil(height / (2 * times))
+
+
+def _denoise(request: FilmRequest, settings: VideoSettings, shapes: Mapping[str, NetworkShape]) -> Stage:
+    """Each step is one call of all blocks for each prompt that counts. Steps that a cache passes over are not taken
+    off: how many there are depends on the film."""
+    shape, seen = shapes["transformer"], tokens_of(request)
+    config = shape.config
+    words = settings.max_sequence_length + _patches(shapes["image_encoder"])
+    probes = tuple(
+        Probe(
+            make=_PROBES + "block",
+            count=int(config.get(number, 1)),
+            arguments={"config": config, "kind": kind, "seen": seen, "words": words},
+        )
+        for kind, number in (("dual", "num_layers"), ("single", "num_single_layers"))
+    )
+    width = int(config.get("num_attention_heads", 24)) * int(config.get("attention_head_dim", 128))
+    latent = (request.width // FACTOR) * (request.height // FACTOR) * int(config.get("in_channels", 16))
+    prompts = len(set(request.prompts)) + request.guided
+    held = 4 * latent * (KEPT + 2 + 8 * request.schedule.window)  # history in fp32, and what a sampler remembers
+    held += 2 * prompts * settings.max_sequence_length * int(config.get("text_embed_dim", 4096))
+    held += 2 * seen * width  # the embedded film, while the first block makes a new one of it
+    held += request.caches * 2 * 2 * seen * width
+    return Stage(
+        name="denoise",
+        network="transformer",
+        calls=request.steps * (2 if request.guided else 1),
+        rounds=request.schedule.sections,
+        variants=(Variant(probes=probes),),
+        held_bytes=held,
+    )
+
+
+def _decode(request: FilmRequest, shape: NetworkShape) -> Stage:
+    """Two sections' latents to frames, in pieces of time, and each piece whole or in tiles. All pieces are held until
+    they are joined; then the frames go to the processor, where they are blended and written to the disk."""
+    width, height, schedule = request.width, request.height, request.schedule
+    latents = max(schedule.decoded(section) for section in range(schedule.sections))
+    pieces = ceil(latents / LATENTS_APART)
+    at_once = min(LATENTS_AT_ONCE, latents)
+    variants = [Variant(name="whole", probes=(_decode_probe(shape, width, height, at_once, pieces),))]
+    for size, loss in TILES.items():
+        if max(width, height) > size:
+            tiles = pieces * _tiles(width, height, size)
+            probe = _decode_probe(shape, min(size, width), min(size, height), at_once, tiles)
+            variants.append(Variant(name=f"tiles of {size}", loss=loss, probes=(probe,)))
+    frame = 3 * width * height * 2
+    piece = (at_once - 1) * schedule.factor + 1
+    frames = (latents - 1) * schedule.factor + 1
+    # The pieces, all of them joined, and one piece's tiles (which overlap) before and after they are joined.
+    held = frame * (pieces * piece + frames + 4 * piece)
+    # On the processor: as decoded and as blended, the frames that wait, before and after, and all in 8 bits.
+    ram = frame * (2 * frames + 2 * schedule.overlap) + frame // 2 * (frames + schedule.overlap)
+    return Stage(
+        name="decode",
+        network="vae",
+        rounds=schedule.sections,
+        variants=tuple(variants),
+        held_bytes=held,
+        ram_bytes=ram,
+    )
+
+
+def _tiles(width: int, height: int, size: int) -> int:
+    return ceil(width / (OVERLAP * size)) * ceil(height / (OVERLAP * size))
+
+
+def _decode_probe(shape: NetworkShape, width: int, height: int, latents: int, count: int) -> Probe:
+    arguments = {"config": shape.config, "width": width, "height": height, "latents": latents}
+    return Probe(make=_PROBES + "decode", arguments=arguments, count=count)
+
+
+def _encode_probe(shape: NetworkShape, width: int, height: int, count: int) -> Probe:
+    arguments = {"config": shape.config, "width": width, "height": height}
+    return Probe(make=_PROBES + "encode", arguments=arguments, count=count)

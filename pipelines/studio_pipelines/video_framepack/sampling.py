@@ -262,6 +262,13 @@ def _shift(latents: torch.Tensor, patch: int, config: Mapping[str, Any]) -> floa
 
 
 def _eight_bits(frames: torch.Tensor) -> Frames:
-    """(1, rgb, frames, height, width) from -1 to 1 as (frames, height, width, rgb), rounded as diffusers does."""
-    seen = (frames[0].permute(1, 2, 3, 0) * 0.5 + 0.5).clamp(0, 1).float().numpy()
-    return np.ascontiguousarray((seen * 255).round().astype(np.uint8))
+    """(1, rgb, frames, height, width) from -1 to 1 as (frames, height, width, rgb), rounded as diffusers does.
+
+    One frame after the other, since all of them in fp32 would be the most that a section holds.
+    """
+    _, rgb, count, height, width = frames.shape
+    made = np.empty((count, height, width, rgb), np.uint8)
+    for number in range(count):
+        seen = (frames[0, :, number].permute(1, 2, 0) * 0.5 + 0.5).clamp(0, 1).float().numpy()
+        made[number] = (seen * 255).round()
+    return made
