@@ -23,12 +23,13 @@ TOYS = Path(__file__).parents[1] / "core" / "plugins"
 
 @pytest.fixture(scope="session")
 def page_plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The families ``toy``, ``faulty`` and ``paint`` and the widget ``knob``, as pip would leave them."""
+    """The families ``toy``, ``faulty``, ``paint`` and ``film`` and the widget ``knob``, as pip would leave them."""
     folder = tmp_path_factory.mktemp("page-packages")
     for source, package, name, value in (
         (TOYS, "toyfamily", "toy", "toyfamily.family:Toy"),
         (TOYS, "faultyfamily", "faulty", "faultyfamily.family:Faulty"),
         (PLUGINS, "paintfamily", "paint", "paintfamily.family:Paint"),
+        (PLUGINS, "filmfamily", "film", "filmfamily.family:Film"),
     ):
         shutil.copytree(source / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
         install_family(folder, package, {name: value})

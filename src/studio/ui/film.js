@@ -18,16 +18,19 @@ function show(film) {
     };
   }
   film.pieces.replaceChildren(...clips.map((clip, place) => {
+    const number = Number(nameOf(clip).match(/\d+(?=\D*$)/)?.[0] ?? place + 1);
     const button = Object.assign(document.createElement("button"), {
-      type: "button", className: "chip", textContent: place + 1, title: `${film.dataset.word} ${place + 1}`,
+      type: "button", className: "chip", textContent: number, title: `${film.dataset.word} ${number}`,
     });
     button.dataset.clip = clip;
     button.onclick = () => play(film, clip);
     return button;
   }));
-  if (!clips.includes(film.now)) play(film, clips[0]);
+  if (!clips.includes(film.now)) play(film, clips.find((clip) => nameOf(clip) === nameOf(film.now)) || clips[0]);
   mark(film);
 }
+
+const nameOf = (clip) => (clip ? new URLSearchParams(clip.split("?")[1]).get("file").replace(/\.\w+$/, "") : "");
 
 function play(film, clip) {
   film.now = clip;

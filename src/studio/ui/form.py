@@ -12,6 +12,7 @@ import gradio as gr
 
 from studio.errors import BadRequest
 from studio.forms import FieldSpec
+from studio.spec import ModelSpec
 from studio.ui.house import House
 from studio.ui.i18n import Words
 from studio.ui.pickers import adapters, has_shapes, paint_button, seed_buttons, shapes
@@ -33,19 +34,21 @@ class Form:
     components: list[Any] = field(default_factory=list)
     own: set[str] = field(default_factory=set)
     """Fields drawn by a widget of the family: their values are taken as they are."""
-    pickers: dict[Any, Callable[[Mapping[str, FieldSpec]], str]] = field(default_factory=dict)
+    pickers: dict[Any, Callable[[Mapping[str, FieldSpec], ModelSpec], str]] = field(default_factory=dict)
     """Pieces that show what a model offers, and how to draw them for another model of the family."""
+    picked: set[str] = field(default_factory=set)
+    """Fields over which a widget of the family draws a picker: of their lines, empty ones count."""
 
-    def follow(self, fields: tuple[FieldSpec, ...]) -> dict[Any, Any]:
+    def follow(self, house: House, model: str, language: str) -> dict[Any, Any]:
         """Show what another model of the family offers."""
-        by_name = {one.name: one for one in fields}
-        return {place: gr.update(value=draw(by_name)) for place, draw in self.pickers.items()}
+        spec, by_name = house.studio.models.get(model), {one.name: one for one in house.studio.fields(model, language)}
+        return {place: gr.update(value=draw(by_name, spec)) for place, draw in self.pickers.items()}
 
     def params(self, values: tuple[Any, ...] | list[Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
         """What differs from the defaults, as the engine wants it. ``BadRequest`` for what is no number or no JSON."""
         params: dict[str, Any] = {}
         for spec, raw in zip(self.fields, values, strict=True):
-            value = raw if spec.name in self.own else read_value(spec, raw)
+            value = raw if spec.name in self.own else read_value(spec, raw, whole=spec.name in self.picked)
             default = defaults.get(spec.name, spec.default)
             if value is not None and (spec.required or value != default):
                 params[spec.name] = value
@@ -88,7 +91,10 @@ def build_form(house: House, model: str, say: Words, *, leave: frozenset[str] = 
     for number, one in enumerate(texts):
         plain = one if number == 0 else one.model_copy(update={"description": ""})
         made[one.name] = _draw(house, form, plain, say, lines=4 if number == 0 else 1)
-    small = _shapes(house, form, fields, small, say, made)
+    picked = [one for one in small if house.widgets.picker(one, spec, say.language) is not None]
+    for one in picked:
+        _picked(house, form, spec, one, say, made)
+    small = [one for one in _shapes(house, form, fields, small, say, made) if one not in picked]
     if files:
         with gr.Row(elem_classes="fields files"):
             for number, one in enumerate(files):
@@ -116,7 +122,7 @@ def _shapes(
         return small
     width = next(one for one in pair if one.name == "width")
     shown = gr.Markdown(shapes(width, say), sanitize_html=False, elem_classes="picker-box")
-    form.pickers[shown] = lambda known: shapes(known["width"], say)
+    form.pickers[shown] = lambda known, _model: shapes(known["width"], say)
     with gr.Row(elem_classes="fields own-size"):
         for one in pair:
             made[one.name] = _draw(house, form, one.model_copy(update={"description": ""}), say)
@@ -153,7 +159,20 @@ def _adapters(house: House, form: Form, one: FieldSpec, say: Words) -> None:
     """What there is to choose from, drawn over the plain list of names, which stays hidden."""
     folder = house.studio.home.adapters
     shown = gr.Markdown(adapters(one, folder, say), sanitize_html=False, elem_classes="picker-box")
-    form.pickers[shown] = lambda known: adapters(known[one.name], folder, say)
+    form.pickers[shown] = lambda known, _model: adapters(known[one.name], folder, say)
+
+
+def _picked(house: House, form: Form, model: ModelSpec, one: FieldSpec, say: Words, made: dict[str, Any]) -> None:
+    """A picker of the family's own over the plain component, which keeps the value."""
+
+    def draw(known: Mapping[str, FieldSpec], spec: ModelSpec) -> str:
+        return house.widgets.picker(known[one.name], spec, say.language) or "<div></div>"
+
+    shown = gr.Markdown(draw({one.name: one}, model), sanitize_html=False, elem_classes="picker-box")
+    form.pickers[shown] = draw
+    form.picked.add(one.name)
+    with gr.Row(elem_classes="away"):
+        made[one.name] = component_of(one, say)
 
 
 def _in_view(one: FieldSpec) -> bool:
@@ -250,8 +269,6 @@ def _file(one: FieldSpec, common: dict[str, Any], say: Words) -> Any:
         )  # fmt: skip
     if not one.multiple and kinds == {"audio"}:
         return gr.Audio(type="filepath", sources=["upload", "microphone"], elem_classes="drop", **common)
-    if not one.multiple and kinds == {"video"}:
-        return gr.Video(height=150, sources=["upload"], elem_classes="drop", **common)
     common.pop("min_width")
     return gr.File(
         type="filepath", file_count="multiple" if one.multiple else "single", height=120, elem_classes="drop", **common
@@ -273,12 +290,14 @@ def show_value(one: FieldSpec, value: Any) -> Any:
     return value
 
 
-def read_value(one: FieldSpec, raw: Any) -> Any:
-    """What a component holds, as the engine wants it; ``None`` where nothing was given."""
+def read_value(one: FieldSpec, raw: Any, *, whole: bool = False) -> Any:
+    """What a component holds, as the engine wants it; ``None`` for nothing. ``whole``: empty lines count."""
     if one.kind == "file":
         return raw or ([] if one.multiple else None)
     if one.multiple and one.kind != "json":
-        lines = [line.strip() for line in str(raw or "").splitlines() if line.strip()]
+        lines = [line.strip() for line in str(raw or "").split("\n")]
+        if not (whole and any(lines)):
+            lines = [line for line in lines if line]
         return [_plain(one, line) for line in lines]
     if raw is None or raw == "":
         return "" if one.kind == "str" and one.default == "" else (one.default if one.kind == "json" else None)

@@ -8,8 +8,16 @@ The object may have any of these; what it lacks is not asked for:
 ``widget``      the name that a parameter gives in ``json_schema_extra={"widget": "camera-path"}``
 ``component``   ``component(field, language) -> gradio component`` that draws such a parameter; its value goes to
                 the parameter as it is
+``picker``      ``picker(field, model, language) -> str``: HTML over the plain component of such a parameter, which is
+                then hidden but keeps the value, so that a restored recipe is shown as well. The widget's script reads
+                and writes it: the text box of the parameter NAME is ``.family .p-NAME textarea`` (the nearest
+                ``.family``), and so are those of other parameters that it wants to follow. After writing, dispatch an
+                ``input`` event. A list has one item a line; empty lines count unless all are empty
 ``media_type``  what it can show: ``"model/gltf-binary"``, or ``"model/*"``
 ``html``        ``html(url, info, language) -> str`` that shows the file at ``url``, for the result and the gallery
+``again``       ``again(made, language) -> list[(label, params)]``: ways to make a result once more with some parameters
+                changed; each is a button under it that opens its settings with ``params`` in place. ``made`` is the
+                ``Artefact``; an empty list where it is not this family's
 ``folder``      a ``pathlib.Path`` whose ``.js`` and ``.css`` files the page loads (the scripts as modules), served
                 under ``studio/widget/NAME/``
 
@@ -25,7 +33,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from studio.events import Artefact
 from studio.forms import FieldSpec
+from studio.spec import ModelSpec
 
 GROUP = "studio.widgets"
 log = logging.getLogger(__name__)
@@ -51,6 +61,23 @@ class Widgets:
             if field.widget and getattr(widget, "widget", "") == field.widget and hasattr(widget, "component"):
                 return widget.component(field, language)
         return None
+
+    def picker(self, field: FieldSpec, model: ModelSpec, language: str) -> str | None:
+        """HTML to choose a parameter's value with, or ``None`` if no family brings any for it."""
+        for widget in self._known.values():
+            if field.widget and getattr(widget, "widget", "") == field.widget and hasattr(widget, "picker"):
+                return str(widget.picker(field, model, language))
+        return None
+
+    def again(self, made: Artefact, language: str) -> list[tuple[str, dict[str, Any]]]:
+        """Other ways to make a result, of all families; a fault in one is logged and leaves the others."""
+        ways: list[tuple[str, dict[str, Any]]] = []
+        for name, widget in self._known.items():
+            try:
+                ways += widget.again(made, language) if hasattr(widget, "again") else []
+            except Exception:
+                log.exception("the widget %s: a bug", name)
+        return ways
 
     def html(self, media_type: str, url: str, info: dict[str, Any], language: str) -> str | None:
         """How to show a file, or ``None`` if the page's own way must do."""

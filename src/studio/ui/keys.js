@@ -98,6 +98,7 @@ setInterval(() => {
 function newest() { // the tab shows what was just asked for, not what was looked at before
   for (const element of document.querySelectorAll(".result .live")) {
     if (!element.getClientRects().length) continue;
+    if (innerWidth < 1080) setTimeout(() => element.scrollIntoView({ behavior: "smooth", block: "start" }), 400);
     const [path, query] = element.dataset.src.split("?");
     const params = new URLSearchParams(query);
     params.delete("job");

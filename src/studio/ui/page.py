@@ -94,7 +94,7 @@ def _follow_chooser(house: House, say: Words, demo: gr.Blocks, maker: Maker) -> 
         own = _own_defaults(house, spec)
         moved = {form.at(one.name) for one in form.fields if one.name in own}
         updates.update((place, new) for place, new in form.updates({}, spec.defaults).items() if place in moved)
-        updates.update(form.follow(house.studio.fields(spec.id, say.language)))
+        updates.update(form.follow(house, spec.id, say.language))
         return updates
 
     places = [maker.groups[name] for name in ("talk", "side", "make") if name in maker.groups]
@@ -127,7 +127,8 @@ def _connect_results(house: House, say: Words, act: Any, dropped: Any, tabs: Any
         asked = json.loads(message or "{}")
         try:
             if asked.get("do") == "restore":
-                return restored(house.studio.artefacts.get(asked["artefact"]).recipe)
+                made = house.studio.artefacts.get(asked["artefact"])
+                return restored(made.recipe, json.loads(asked.get("change") or "{}"))
             if asked.get("do") == "use":
                 return used(house.studio.artefacts.get(asked["artefact"]), asked.get("to", ""))
         except StudioError as error:
@@ -138,19 +139,19 @@ def _connect_results(house: House, say: Words, act: Any, dropped: Any, tabs: Any
         if not path:
             return {tabs: gr.skip()}
         try:
-            return restored(house.studio.artefacts.recipe_of(Path(path)))
+            return restored(house.studio.artefacts.recipe_of(Path(path)), {})
         except StudioError as error:
             raise gr.Error(say("gallery.no_recipe", why=str(error)), duration=12, print_exception=False) from None
 
-    def restored(recipe: dict[str, Any]) -> dict[Any, Any]:
+    def restored(recipe: dict[str, Any], change: dict[str, Any]) -> dict[Any, Any]:
         spec = house.studio.models.get(str(recipe["model"]))
         maker = makers[modality_of(house.task(spec) or "")]
         form = maker.forms[spec.pipeline]
-        params = dict(recipe["params"])
+        params = {**recipe["params"], **change}
         updates = {tabs: gr.update(selected=maker.modality), maker.chooser: gr.update(value=spec.id)}
         updates[maker.note] = gr.update(value=model_note(house, spec.id, say))
         updates.update(form.updates(_here(house, form, params), spec.defaults))
-        updates.update(form.follow(house.studio.fields(spec.id, say.language)))
+        updates.update(form.follow(house, spec.id, say.language))
         updates.update(_groups(house, maker, spec))
         if maker.box is not None and house.chats_with(spec):
             updates[maker.box] = gr.update(value={"text": params.get("prompt", ""), "files": []})

@@ -14,6 +14,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -21,6 +22,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from studio.errors import NotFound, StudioError
+from studio.film_plugin import poster
 from studio.grids import write_grids
 from studio.media import MAX_PIXELS
 from studio.ui import actions
@@ -134,10 +136,8 @@ class _Server:
         place = self._house.studio.made.thumbnail(made.id)
         source = Path(made.path)
         if not place.is_file() or place.stat().st_mtime < source.stat().st_mtime:
-            from PIL import Image
-
             place.parent.mkdir(parents=True, exist_ok=True)
-            with Image.open(source) as image:
+            with _opened(source, made.media_type) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError("too many pixels")
                 image.thumbnail((THUMB, THUMB))
@@ -166,8 +166,7 @@ class _Server:
             return _nothing()
         story = await run_in_threadpool(house.stories.of, row)
         file = request.query_params.get("file")
-        pieces = (clip for clip in story.clips if Path(clip.path).name == file)
-        preview = next(pieces, None) if file else story.preview
+        preview = story.clips.get(file, (0, None))[1] if file else story.preview
         path = Path(preview.path).resolve() if preview else Path()
         if preview is None or not path.is_relative_to(house.studio.home.work / row.id) or not path.is_file():
             return _nothing()
@@ -199,6 +198,13 @@ class _Server:
         if name not in _ASSETS:
             return _nothing()
         return FileResponse(_HERE / name, media_type=_ASSETS[name], headers={"Cache-Control": "no-cache"})
+
+
+def _opened(source: Path, media_type: str) -> Any:
+    """A picture, or the first one of a film."""
+    from PIL import Image
+
+    return poster(source) if media_type.startswith("video/") else Image.open(source)
 
 
 def _nothing() -> Response:

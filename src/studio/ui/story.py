@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from studio.core import Studio
 from studio.events import Artefact, Done, Event, Failed, Preview, Progress, Queued, Token
@@ -23,8 +24,9 @@ class Story:
     progress: Progress | None = None
     preview: Preview | None = None
     previews: int = 0
-    clips: list[Preview] = field(default_factory=list)
-    """Previews that are pieces of a film: each stays, unlike a picture that the next one replaces."""
+    clips: dict[str, tuple[int, Preview]] = field(default_factory=dict)
+    """Previews that are pieces of a film, by file name, with the number of the one that was last written there: each
+    stays, unlike a picture that the next one replaces."""
     artefacts: list[Artefact] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What the person should know of how it was done."""
@@ -43,8 +45,8 @@ class Story:
             self.progress = event
         elif isinstance(event, Preview):
             self.preview, self.previews = event, self.previews + 1
-            if event.media_type.startswith("video/") and event.path not in [clip.path for clip in self.clips]:
-                self.clips.append(event)
+            if event.media_type.startswith("video/"):
+                self.clips[Path(event.path).name] = (self.previews, event)
         elif isinstance(event, Artefact):
             self.artefacts.append(event)
         elif isinstance(event, Done):

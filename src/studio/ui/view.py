@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from studio.events import Artefact
+from studio.events import Artefact, Progress
 from studio.jobs.model import JobRow
 from studio.ui.fits import Forecast
 from studio.ui.house import House
@@ -16,6 +16,7 @@ from studio.ui.i18n import Words
 from studio.ui.story import Story
 
 CUT = 4000
+PARTS_DRAWN = 80
 WAIT = '<div class="forecast wait"></div>'
 
 
@@ -96,19 +97,42 @@ def forecast_line(forecast: Forecast, say: Words) -> str:
     return f'<div class="forecast {forecast.verdict}">{badge(forecast.verdict, say)}{facts}{why}</div>'
 
 
+def share_of(step: Progress | None) -> float | None:
+    """How much of the whole is done, as far as it is known: of all parts, where the work is in parts."""
+    if step is None or not step.total:
+        return None
+    share = min(1.0, step.done / step.total)
+    if step.parts:
+        return (step.part - 1 + share) / step.parts
+    return share if share < 1 else None  # the phase is over and nobody said what comes next
+
+
 def progress_of(story: Story, job: JobRow, say: Words) -> str:
-    """The bar of a job with its phase and the time left."""
+    """The bar of a job with its phase and the time left, of its part and in all."""
     step = story.progress
     if job.state == "queued":
         return f'<div class="doing">{bar(0)}<span>{esc(say("jobs.waits"))}</span></div>'
     if step is None:
         return f'<div class="doing">{bar(None)}<span>{esc(say("jobs.starts"))}</span></div>'
-    share = step.done / step.total if step.total else None
-    if share == 1:  # the phase is over and nobody said what comes next
-        return f'<div class="doing">{bar(None)}<span>{esc(phase_name(step.phase, say))}</span></div>'
-    left = f" · {say('jobs.left', time=say.time(step.eta_s))}" if step.eta_s is not None else ""
-    count = f" {step.done:g}/{step.total:g}" if step.total > 1 else ""
-    return f'<div class="doing">{bar(share)}<span>{esc(phase_name(step.phase, say) + count + left)}</span></div>'
+    words = [phase_name(step.phase, say)]
+    if step.total > 1 and step.done < step.total:
+        words[0] += f" {step.done:g}/{step.total:g}"
+    if step.parts:
+        words.insert(0, say("jobs.part", part=step.part, parts=step.parts))
+        if step.part_eta_s is not None:
+            words.append(say("jobs.part_left", time=say.time(step.part_eta_s)))
+    if step.eta_s is not None:
+        words.append(say("jobs.all_left" if step.parts else "jobs.left", time=say.time(step.eta_s)))
+    line = f"<span>{esc(' · '.join(words))}</span>"
+    return f'<div class="doing">{_parts(step)}{bar(share_of(step))}{line}</div>'
+
+
+def _parts(step: Progress) -> str:
+    """The parts in the order in which they are made: done, at work, to come."""
+    if not 1 < step.parts <= PARTS_DRAWN:
+        return ""
+    kinds = ("done" if n < step.part else "now" if n == step.part else "" for n in range(1, step.parts + 1))
+    return f'<div class="parts">{"".join(f"<i class={kind!r}></i>" for kind in kinds)}</div>'
 
 
 def phase_name(phase: str, say: Words) -> str:

@@ -53,7 +53,7 @@ def _pager(page: int, count: int, say: Words) -> str:
 
 def _tile(made: Artefact, opened: str, say: Words) -> str:
     kind = made.media_type.split("/")[0]
-    if kind == "image":
+    if kind in ("image", "video"):
         inside = f'<img src="studio/thumb/{made.id}" alt="" loading="lazy" decoding="async">'
     elif kind == "text" or made.media_type == "application/json":
         inside = f"<p>{esc(_beginning(Path(made.path)))}</p>"

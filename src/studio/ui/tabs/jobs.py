@@ -22,6 +22,7 @@ from studio.ui.view import (
     panel,
     progress_of,
     push,
+    share_of,
     trouble,
     what_of,
 )
@@ -111,7 +112,7 @@ def render_status(house: House, say: Words, _query: Mapping[str, str]) -> tuple[
         return f'<span class="pill idle" data-tab="jobs">{esc(say("status.idle"))}</span>', 2000
     text = say("status.waiting", count=queued)
     if running:
-        step = house.stories.of(running[0]).progress
-        share = f" {100 * step.done / step.total:.0f} %" if step and 0 < step.done < step.total else ""
+        done = share_of(house.stories.of(running[0]).progress)
+        share = f" {100 * done:.0f} %" if done else ""
         text = f"{running[0].model}{share}" + (f" +{queued}" if queued else "")
     return f'<button type="button" class="pill busy" data-tab="jobs"><i></i>{esc(text)}</button>', 700

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from studio.events import Artefact
 from studio.jobs.model import JobRow
@@ -72,10 +73,9 @@ def _shown(house: House, row: JobRow, say: Words) -> str:
 
 def _film(row: JobRow, story: Story, say: Words) -> str:
     """Finished pieces of a film one after the other, in the order of their names, while the next one is made."""
-    clips = sorted(story.clips, key=lambda clip: Path(clip.path).name)
-    if not clips:
+    if not story.clips:
         return ""
-    urls = [f"studio/preview/{row.id}?file={Path(clip.path).name}" for clip in clips]
+    urls = [f"studio/preview/{row.id}?n={story.clips[name][0]}&file={quote(name)}" for name in sorted(story.clips)]
     data = f'data-clips="{esc(json.dumps(urls))}" data-word="{esc(say("make.piece"))}"'
     return f'<section data-key="{row.id}-film" class="shown film" {data}></section>'
 
@@ -127,7 +127,16 @@ def tools_of(house: House, made: Artefact, say: Words) -> str:
         button("restore", esc(say("gallery.restore")), kind="small", artefact=made.id, act="1"),
         button("use", esc(say("gallery.use")), kind="small", artefact=made.id, act="1"),
     ]
-    return f'<div class="tools">{"".join(tools)}</div>'
+    return f'<div class="tools">{"".join(tools)}</div>{_ways(house, made, say)}'
+
+
+def _ways(house: House, made: Artefact, say: Words) -> str:
+    """What the family offers to change in a result: each opens its settings, so that more can be changed."""
+    ways = [
+        button("restore", esc(label), kind="small", artefact=made.id, change=json.dumps(params), act="1")
+        for label, params in house.widgets.again(made, say.language)
+    ]
+    return f'<div class="tools ways-again">{"".join(ways)}</div>' if ways else ""
 
 
 def _tile(house: House, rows: list[JobRow], on: bool, say: Words) -> str:
@@ -135,7 +144,7 @@ def _tile(house: House, rows: list[JobRow], on: bool, say: Words) -> str:
     row = next((one for one in rows if one.state == "done"), rows[0])
     made = house.studio.artefacts.of_job(row.id) if row.state == "done" else []
     inside = f'<span class="state {row.state}">{esc(say("state." + row.state))}</span>'
-    if made and made[0].media_type.startswith("image/"):
+    if made and made[0].media_type.startswith(("image/", "video/")):
         inside = f'<img src="studio/thumb/{made[0].id}" alt="" loading="lazy">'
     elif row.state == "done":
         inside = f"<span>{esc(what_of(row, 40))}</span>"

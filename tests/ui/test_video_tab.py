@@ -1,0 +1,82 @@
+"""The Video tab with a foreign family that makes films in sections, and the time line of the FramePack family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from browsing import Tab, choose, jobs_of
+from page_server import Page
+from PIL import Image
+
+from toolbox import until
+
+
+def box(form: Any, name: str) -> Any:
+    return form.locator(f".p-{name} textarea, .p-{name} input:not([type=range])").first
+
+
+def test_a_film_section_by_section_and_a_part_of_it_again(tab: Tab, page: Page, tmp_path: Path) -> None:
+    shown = tab.open()
+    tab.go("video")
+    shown.wait_for_selector("#video-model")
+    choose(shown, "video", "film")
+    form = shown.locator("#tab-video .family:visible").filter(has=shown.locator(".shape[data-shape='64x96']"))
+    picture, gate = tmp_path / "first.png", tmp_path / "go"
+    Image.new("RGB", (64, 64), "orange").save(picture)
+    box(form, "prompt").fill("a dog runs")
+    form.locator(".p-image input[type=file]").set_input_files(picture)
+    form.get_by_role("button", name="More settings").click()
+    box(form, "wait_for").fill(str(gate))
+    blocks, words = form.locator(".section-blocks button"), form.locator("section-line input")
+    assert blocks.count() == 3
+    box(form, "seconds").fill("4.8")
+    until("a fourth section", lambda: blocks.count() == 4)
+    blocks.nth(2).click()
+    assert "2.4–3.6 s" in form.locator("section-line label").inner_text()
+    words.fill("it jumps")
+    form.locator(".p-image img").wait_for()
+    form.locator(".go").click()
+
+    film = shown.locator("#tab-video .film")
+    film.locator(".chip").first.wait_for()  # the first section plays while the second is made
+    doing = shown.locator("#tab-video .doing")
+    until("the second section", lambda: "Section 2 of 4" in doing.inner_text())
+    assert "4.0 s for this one · 12 s left in all" in doing.inner_text()
+    assert doing.locator(".parts i").count() == 4
+    assert doing.locator(".parts i.done").count() == 1
+    until(
+        "a film that plays",
+        lambda: film.locator("video").evaluate("film => film.currentTime > 0 || film.readyState >= 2"),
+    )
+    Path(f"{gate}1").touch()
+    until("the second piece", lambda: film.locator(".chip").count() == 2)
+    for number in (2, 3):
+        Path(f"{gate}{number}").touch()
+    made = shown.locator("#tab-video .figures video")
+    made.wait_for()
+    until("the film's length", lambda: made.evaluate("film => film.duration > 4.7"))
+    [job, *_] = jobs_of(page)
+    assert job["state"] == "done"
+    assert job["params"]["section_prompts"] == ["", "", "it jumps", ""]
+
+    shown.locator(".ways-again").get_by_role("button", name="Again from section 3").click()
+    note = form.locator(".section-again")
+    note.wait_for()
+    assert box(form, "from_section").input_value() == "3"
+    form.locator(".p-film a").first.wait_for()
+    note.get_by_role("button").click()  # or a new film after all
+    until("no film", lambda: form.locator(".p-film a").count() == 0)
+    assert box(form, "from_section").input_value() == ""
+
+
+def test_a_picture_goes_to_the_video_tab(tab: Tab, page: Page) -> None:
+    from gradio_client import Client
+
+    client = Client(page.url, verbose=False, analytics_enabled=False)
+    client.predict("paint", {"prompt": "a first frame"}, api_name="/run")
+    shown = tab.open()
+    tab.go("gallery")
+    shown.locator("#tab-gallery .tile.image").first.click()
+    shown.locator("#tab-gallery .opened").get_by_role("button", name="To Video").click()
+    shown.locator("#tab-video .p-image img:visible").wait_for()
