@@ -25,8 +25,8 @@ from typing import Any
 
 import psutil
 import yaml
-from forecast_models import MODELS, entry, write_model
 
+from forecast_models import MODELS, entry, write_model
 from studio.hardware import probe
 from studio.units import GIB, format_bytes, format_seconds
 
@@ -149,7 +149,7 @@ def _picture(home: Path, side: int) -> Path:
 
 
 def compare(home: Path, model: str) -> list[dict[str, Any]]:
-    """Every request of a model: foreseen before anything ran, measured, and foreseen with the first one's runs known."""
+    """Every request of a model: foreseen before anything ran, measured, and foreseen once the first one had run."""
     requests = REQUESTS[model]
     before = [call(home, model, request, runs=False) for request in requests]
     first = [call(home, model, requests[0], runs=True) for _ in range(2)]
@@ -158,7 +158,9 @@ def compare(home: Path, model: str) -> list[dict[str, Any]]:
     for number, request in enumerate(requests):
         seen = max(first, key=lambda one: one["rss_bytes"]) if number == 0 else call(home, model, request, runs=True)
         from_disk = any(one["disk_bytes"] for one in before[number]["networks"].values())
-        peak = seen["own_bytes"] if from_disk else seen["rss_bytes"]
+        counted = "own_bytes" if from_disk else "rss_bytes"
+        peak = seen[counted]
+        later = first[1][counted] if number == 0 else peak  # the very first run also measures the machine
         rows.append(
             {
                 "model": model,
@@ -171,7 +173,7 @@ def compare(home: Path, model: str) -> list[dict[str, Any]]:
                 "measured_bytes": peak,
                 "measured": seen,
                 "ratio_before": round(before[number]["ram_bytes"] / peak, 3),
-                "ratio_after": round(after[number]["ram_bytes"] / peak, 3),
+                "ratio_after": round(after[number]["ram_bytes"] / later, 3),
                 "seconds_before": before[number]["seconds"],
                 "seconds_after": after[number]["seconds"],
             }

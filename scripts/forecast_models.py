@@ -93,25 +93,15 @@ def joint_dit() -> Any:
         joint_attention_dim=1024, caption_projection_dim=1024, pooled_projection_dim=1280, pos_embed_max_size=192,
         qk_norm="rms_norm",
     )  # fmt: skip
-    reader = T5EncoderModel(
-        T5Config(
-            vocab_size=32128,
-            d_model=1024,
-            d_kv=64,
-            d_ff=2816,
-            num_layers=12,
-            num_heads=16,
-            feed_forward_proj="gated-gelu",
-            decoder_start_token_id=0,
-            pad_token_id=0,
-            eos_token_id=1,
-        )  # fmt: skip
-    )
+    config = T5Config(
+        vocab_size=32128, d_model=1024, d_kv=64, d_ff=2816, num_layers=12, num_heads=16,
+        feed_forward_proj="gated-gelu", decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
+    )  # fmt: skip
     return StableDiffusion3Pipeline(
         transformer=transformer, scheduler=parts.flow(shift=3.0), tokenizer=first, tokenizer_2=second,
         tokenizer_3=third, vae=_autoencoder(16, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=_clip(first, 384, 12, projects=True), text_encoder_2=_clip(second, 896, 8, projects=True),
-        text_encoder_3=reader,
+        text_encoder_3=T5EncoderModel(config),
     )  # fmt: skip
 
 

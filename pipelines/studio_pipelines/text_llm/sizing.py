@@ -30,8 +30,13 @@ KV_BYTES = {"f16": (1, 2), "q8_0": (32, 34), "q4_0": (32, 18)}
 AUTO_CONTEXT = 32_768
 COMFORTABLE = 8_192
 SMALLEST = 2_048
-PROCESS_RAM = 300 * MIB
-"""Python, llama.cpp and the vocabulary; measured with the starter, and rounded up."""
+PROCESS_RAM = 80 * MIB
+"""Python, llama.cpp and the small process that renders templates: 75 to 76 MiB with the starter, beside its weights,
+its cache and its vocabulary (llama-cpp-python 0.3.36 on Linux, resident bytes of both processes)."""
+CARD_PROCESS_RAM = 300 * MIB
+"""The same with CUDA's libraries."""
+TOKEN_RAM = 400
+"""What llama.cpp holds for each token of the vocabulary: its text three times, its number, and a merge."""
 CARD_OVERHEAD = 300 * MIB
 """What CUDA keeps for itself: the context and the kernels."""
 
@@ -214,7 +219,8 @@ def need(shape: Shape, choice: Choice) -> Need:
     if on_card:
         vram = sum(shape.layer_bytes[first:]) + shape.output_bytes + sum(kv[first:]) + scratch + CARD_OVERHEAD
         vram += shape.vision_bytes + shape.fixed_state_bytes
-    ram = PROCESS_RAM + sum(shape.layer_bytes[:first]) + shape.input_bytes + sum(kv[:first])
+    ram = (CARD_PROCESS_RAM if on_card else PROCESS_RAM) + TOKEN_RAM * shape.vocabulary
+    ram += sum(shape.layer_bytes[:first]) + shape.input_bytes + sum(kv[:first])
     ram += scratch + (0 if on_card else shape.vision_bytes + shape.fixed_state_bytes)
     weights_card = vram - sum(kv[first:]) - scratch if on_card else 0
     phases = (

@@ -34,15 +34,21 @@ LIBRARIES = ("torch", "diffusers", "transformers", "studio-workstation")
 """Another version of these may take other memory."""
 
 LONGEST_S = 300
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a probe found: the most bytes alive at once beside its weights, its inputs included, and operations."""
+    """What a probe found: the most bytes alive at once beside its weights, its inputs included, and operations.
+
+    ``processor_bytes``: the same where there is no card. There oneDNN convolves in a layout of its own, so that the
+    input, the weights and the result exist twice meanwhile (https://uxlfoundation.github.io/oneDNN, "Memory Format
+    Propagation"; torch's tensors come in the plain one).
+    """
 
     peak_bytes: int
     flops: float
+    processor_bytes: int
 
 
 class Watch:
@@ -51,6 +57,7 @@ class Watch:
     def __init__(self) -> None:
         self.live_bytes = 0
         self.peak_bytes = 0
+        self.processor_bytes = 0
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def skip(self, tensors: Iterable[Any]) -> None:
@@ -69,6 +76,12 @@ class Watch:
             self.live_bytes += size
             weakref.finalize(storage, self._freed, size)
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        self.processor_bytes = max(self.processor_bytes, self.live_bytes)
+
+    def twice(self, tensors: Iterable[Any]) -> None:
+        """Right now a processor holds a second copy of each of these."""
+        copies = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        self.processor_bytes = max(self.processor_bytes, self.live_bytes + copies)
 
     def _freed(self, size: int) -> None:
         self.live_bytes -= size
@@ -103,7 +116,7 @@ def measure(make: Make, *, fake: bool = True) -> Measured:
         with counter, _dispatch(watch):
             result = call(*args)
         watch.count(_tensors(result))
-    return Measured(watch.peak_bytes, float(counter.get_total_flops()))
+    return Measured(watch.peak_bytes, float(counter.get_total_flops()), watch.processor_bytes)
 
 
 def _without_content(call: Callable[..., Any], args: Sequence[Any]) -> Sequence[Any]:
@@ -140,13 +153,18 @@ def _tensors(values: Any) -> list[Any]:
 def _dispatch(watch: Watch) -> Any:
     """A mode that sees every operation below autograd. What an operation takes in without our having seen it made
     (weights, buffers) is not counted."""
+    import torch
     from torch.utils._python_dispatch import TorchDispatchMode
+
+    convolution = torch.ops.aten.convolution.default
 
     class Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             watch.skip(_tensors((args, kwargs)))
             result = func(*args, **(kwargs or {}))
             watch.count(_tensors(result))
+            if func is convolution:
+                watch.twice([*args[:2], result])
             return result
 
     return Dispatch()  # type: ignore[no-untyped-call]
@@ -175,6 +193,7 @@ def _resolved(stage: Stage, found: dict[str, Measured]) -> Stage:
             update={
                 "flops": variant.flops + sum(probe.count * result.flops for probe, result in results),
                 "activation_bytes": max([variant.activation_bytes, *(result.peak_bytes for _, result in results)]),
+                "processor_bytes": max([variant.processor_bytes, *(result.processor_bytes for _, result in results)]),
                 "probes": (),
             }
         )
@@ -214,11 +233,11 @@ def _read(path: Path) -> Measured | None:
     """A kept result; ``None`` if there is none or it cannot be read (it is then made again)."""
     try:
         content = json.loads(path.read_text("utf-8"))
-        peak, flops = content["peak_bytes"], content["flops"]
+        peak, flops, processor = content["peak_bytes"], content["flops"], content["processor_bytes"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    sound = type(peak) is int and peak >= 0 and type(flops) in (int, float) and flops >= 0
-    return Measured(peak, float(flops)) if sound else None
+    sound = type(peak) is int and type(processor) is int and 0 <= peak <= processor
+    return Measured(peak, float(flops), processor) if sound and type(flops) in (int, float) and flops >= 0 else None
 
 
 def _write(path: Path, result: Measured) -> None:

@@ -144,9 +144,8 @@ def _processor_figures(threads: int) -> dict[str, float]:
             target = torch.empty_like(square)
             work = _product(torch, square, target)
             found[f"{name}_flops_per_s"] = _per_second(work, 2 * 768**3, PRODUCT_S, _nothing)
-        source = torch.ones(COPY_BYTES, dtype=torch.uint8)
-        copy = torch.empty_like(source)
-        memory = _per_second(lambda: copy.copy_(source), 2 * COPY_BYTES, COPY_S, _nothing)
+        source, copy = torch.ones(COPY_BYTES, dtype=torch.uint8).chunk(2)  # not more than a small model takes anyway
+        memory = _per_second(lambda: copy.copy_(source), COPY_BYTES, COPY_S, _nothing)
     slower = min(found["fp32_flops_per_s"], found["bf16_flops_per_s"])
     return {
         **found,

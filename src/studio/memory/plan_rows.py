@@ -94,7 +94,7 @@ def _stage(way: Way, stage: Stage, variant: Variant, machine: Machine, together:
     held = f", {format_bytes(stage.held_bytes)} of them kept" if stage.held_bytes else ""
     yield Row(
         phase=stage.name, what=f"activations{f' ({variant.name})' if variant.name else ''}", where=device,
-        size_bytes=stage.held_bytes + variant.activation_bytes, why=f"the most at once{held}",
+        size_bytes=stage.held_bytes + search.working_bytes(variant, machine.card), why=f"the most at once{held}",
     )  # fmt: skip
     why = f"{passes} passes of {format_seconds(search.pass_s(way, variant, machine))}" if passes > 1 else "one pass"
     peak = together + search.host_extra(stage, variant, False)

@@ -30,6 +30,11 @@ MARGIN_BYTES = 192 * MIB
 """What torch's allocator reserves beyond what is used: rounding and gaps."""
 PROCESS_BYTES = 2 * GIB
 """Python, torch and its CUDA libraries in memory."""
+ALLOCATOR_BYTES = 64 * MIB
+"""What the C library keeps of what was freed in smaller pieces, at most: twice the largest size that it takes from its
+heap, which grows to 32 MiB (mallopt(3), M_TRIM_THRESHOLD)."""
+MEASURING_BYTES = 64 * MIB
+"""What measuring a processor's rates takes before the first model is loaded (``measuring.py``)."""
 STAGING_BYTES = 256 * MIB
 """One pinned slab through which files are read."""
 
@@ -143,7 +148,15 @@ def turn_bytes(way: Way, card: bool) -> int:
 
 def host_extra(stage: Stage, variant: Variant, card: bool) -> int:
     """The bytes of memory that a stage takes besides networks."""
-    return stage.ram_bytes + (0 if card else stage.held_bytes + variant.activation_bytes)
+    return stage.ram_bytes + (0 if card else stage.held_bytes + working_bytes(variant, card))
+
+
+def working_bytes(variant: Variant, card: bool) -> int:
+    """The bytes that computing takes on the device: activations, and on a processor what its allocator keeps."""
+    if card:
+        return variant.activation_bytes
+    most = max(variant.activation_bytes, variant.processor_bytes)
+    return most + min(most, ALLOCATOR_BYTES)
 
 
 @lru_cache(maxsize=64)
@@ -239,8 +252,9 @@ def fits(way: Way, stage: Stage, variant: Variant, machine: Machine) -> bool:
 
 def ram_needed(held: int, extra: int, machine: Machine) -> int:
     """The free memory in which ``held`` bytes of networks, pinned if there is a card, and ``extra`` can be."""
-    whole = machine.base_ram + held + extra
-    return max(whole, round(held / PINNED_SHARE)) if machine.card else whole
+    if not machine.card:
+        return machine.base_ram + max(held + extra, MEASURING_BYTES)
+    return max(machine.base_ram + held + extra, round(held / PINNED_SHARE))
 
 
 def most_extra(way: Way, stages: Sequence[Stage], machine: Machine) -> int:

@@ -86,7 +86,10 @@ def _in_32_bits(footprint: Footprint) -> Footprint:
 
     def widened(stage: Stage) -> Stage:
         variants = tuple(
-            one.model_copy(update={"activation_bytes": 2 * one.activation_bytes}) for one in stage.variants
+            one.model_copy(
+                update={"activation_bytes": 2 * one.activation_bytes, "processor_bytes": 2 * one.processor_bytes}
+            )
+            for one in stage.variants
         )
         return stage.model_copy(update={"variants": variants, "held_bytes": 2 * stage.held_bytes})
 
@@ -173,7 +176,7 @@ def _phases(chosen: Found, footprint: Footprint, machine: Machine, *, kept: bool
     load = Phase(
         name="load",
         vram_bytes=max(search.overhead(True) + way.device_bytes for way in chosen.ways) if machine.card else 0,
-        ram_bytes=held,
+        ram_bytes=held if machine.card else max(held, search.ram_needed(0, 0, machine)),
         seconds=sum(way.load_s for way in chosen.ways),
     )
     return (load, *phases)
@@ -188,7 +191,7 @@ def _variants(chosen: Found, footprint: Footprint) -> list[Variant]:
 def _kept(chosen: Found, footprint: Footprint, machine: Machine) -> bool:
     """Whether all networks may stay on the device for the next request, because they fit there together."""
     beside = max(
-        stage.held_bytes + variant.activation_bytes
+        stage.held_bytes + search.working_bytes(variant, machine.card)
         for stage, variant in zip(footprint.stages, _variants(chosen, footprint), strict=True)
     )
     frames = max(stage.ram_bytes for stage in footprint.stages)

@@ -111,7 +111,8 @@ def stages_of(
 
 
 class Peaks:
-    """The most memory that this process uses within the ``with`` block: ``ram`` and, if it uses a card, ``vram``."""
+    """The most memory that this process uses within the ``with`` block, with what its children use at the end: ``ram``
+    and, if it uses a card, ``vram``."""
 
     def __init__(self, *, card: bool) -> None:
         self.ram: int | None = None
@@ -129,7 +130,8 @@ class Peaks:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         sampler, self._sampler = self._sampler, None
-        self.ram = _high_water() if sampler is None else sampler.stop()
+        own = _high_water() if sampler is None else sampler.stop()
+        self.ram = None if own is None else own + _children()
         self.vram = _card_peak() if self._card and kind is None else None
 
 
@@ -181,6 +183,17 @@ def _high_water() -> int | None:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * KIB
     return None
+
+
+def _children() -> int:
+    """What the processes that this one has started take now (a text model's templates are rendered in one)."""
+    import psutil
+
+    sizes = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            sizes.append(int(child.memory_info().rss))
+    return sum(sizes)
 
 
 class _Sampler(threading.Thread):
