@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import image_models
 import numpy as np
@@ -17,6 +17,7 @@ from PIL import Image
 from studio import Studio
 from studio.memory import networks
 from studio_pipelines.image_diffusion.classes import CLASSES
+from studio_pipelines.image_diffusion.params import SchedulerName
 
 TinyImage = Callable[[str], Path]
 Load = Callable[..., Loaded]
@@ -142,6 +143,72 @@ def test_editing(kind: str, plan: str, load: Load, tiny_image: TinyImage, tmp_pa
     [wanted] = bare(image_models.load(tiny_image(kind)), kind, image=Image.open(source))
     [made] = load(kind, plan).make(image=source).pictures
     assert np.array_equal(made, wanted)
+
+
+@pytest.mark.parametrize("kind", FILLING_IN)
+def test_outpainting(kind: str, load: Load, tiny_image: TinyImage, tmp_path: Path) -> None:
+    """To the right and above: the picture on a larger canvas, its edge drawn outward, and a mask of what is new."""
+    size = image_models.SIZE
+    source = source_picture(tmp_path / "source.png")
+    canvas = np.pad(np.asarray(Image.open(source)), ((size, 0), (0, size), (0, 0)), mode="edge")
+    mask = np.full((2 * size, 2 * size), 255, np.uint8)
+    mask[size:, :size] = 0
+    pipe = image_models.load(tiny_image(kind), CLASSES[image_models.MODELS[kind].pipeline].inpaint)
+    given = {"image": Image.fromarray(canvas), "mask_image": Image.fromarray(mask), "strength": 1.0}
+    [wanted] = bare(pipe, kind, **given, width=2 * size, height=2 * size)
+    asked = {"image": source, "expand_right": size, "expand_top": size, "width": 2 * size, "height": 2 * size}
+    [made] = load(kind, "no block resident").make(**asked, strength=1.0).pictures
+    seam = 4
+    assert np.array_equal(made[: size - seam], wanted[: size - seam])
+    assert np.array_equal(made[:, size + seam :], wanted[:, size + seam :])
+    assert np.array_equal(made[size + seam :, : size - seam], canvas[size + seam :, : size - seam])
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl", "sd3", "chroma", "qwen-image"])
+def test_a_negative_prompt(kind: str, load: Load, tiny_image: TinyImage) -> None:
+    """Guided by what not to see; Qwen-Image calls it true classifier-free guidance."""
+    pipe = image_models.load(tiny_image(kind))
+    wanted = bare(pipe, kind, negative_prompt="the sea", num_images_per_prompt=2, generator=generators(2))
+    loaded = load(kind, "no block resident")
+    assert np.array_equal(loaded.make(negative_prompt="the sea", num_images=2).pictures, wanted)
+    assert not np.array_equal(loaded.make().pictures[0], wanted[0])
+
+
+SCHEDULERS = {
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler-a": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "ddim": ("DDIMScheduler", {}),
+    "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "dpm++-sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "lcm": ("LCMScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+}
+
+
+def test_every_scheduler(load: Load, tiny_image: TinyImage) -> None:
+    """One loaded model, from one sampler to the next and back to its own."""
+    import diffusers
+
+    pipe = image_models.load(tiny_image("sd"))
+    own = pipe.scheduler.config
+    loaded = load("sd")
+    assert {"auto", *SCHEDULERS} == set(get_args(SchedulerName))
+    found = {}
+    for name, (kind, options) in SCHEDULERS.items():
+        pipe.scheduler = getattr(diffusers, kind).from_config(own, **options)
+        [wanted] = bare(pipe, "sd", num_inference_steps=5)
+        [made] = loaded.make(scheduler=name, steps=5).pictures
+        assert np.array_equal(made, wanted), name
+        found[name] = made.tobytes()
+    assert len(set(found.values())) == len(found)
+    assert loaded.make(steps=5).pictures[0].tobytes() == found["ddim"], "the model's own"
+
+
+def test_the_scheduler_of_a_flow_model(load: Load) -> None:
+    loaded = load("flux")
+    assert np.array_equal(loaded.make(scheduler="euler").pictures[0], loaded.make().pictures[0])
 
 
 @pytest.mark.parametrize("plan", ["resident", "no block resident"])

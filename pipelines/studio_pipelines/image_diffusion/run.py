@@ -119,7 +119,7 @@ class Run:
         else:
             name, options = table[self.params.scheduler]
             scheduler = getattr(diffusers, name).from_config(own.config, **options)
-        self.model.components["scheduler"] = scheduler
+        self.model.components["scheduler"] = self.pipeline.scheduler = scheduler
 
     def _arguments(self) -> dict[str, Any]:
         """What diffusers' pipeline is called with: of all that we know, what its class takes."""
