@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _HEX40 = r"^[0-9a-f]{40}$"
 _HEX64 = r"^[0-9a-f]{64}$"
+_REPO = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
 _KEBAB = r"^[a-z0-9]+([.-][a-z0-9]+)*$"
 
 
@@ -16,11 +17,16 @@ class _Data(BaseModel):
 
 
 class ModelFile(_Data):
-    """One file of a model, by its path inside the source. ``None`` means: not known to us."""
+    """One file of a model, by its path inside the source. ``None`` means: not known to us.
+
+    ``repo``, at ``revision``, is where it lies if not in the source's own repository: some models share encoders.
+    """
 
     path: str = Field(min_length=1)
     bytes: int | None = Field(default=None, ge=1)
     sha256: str | None = Field(default=None, pattern=_HEX64)
+    repo: str | None = Field(default=None, pattern=_REPO)
+    revision: str | None = Field(default=None, pattern=_HEX40)
 
 
 class Source(_Data):
@@ -28,10 +34,11 @@ class Source(_Data):
     installed Python package that holds them, such as a family with a starter model).
 
     ``revision`` is a full commit, or ``None`` where none is known to us: the first pull then locks the commit
-    that it finds. ``files`` maps a role that the family understands (``model``, ``mmproj``) to a file.
+    that it finds. ``files`` maps a role that the family understands (``model``, ``mmproj``) to a file. ``notice`` is
+    what everybody must be told before the download: where the licence does not hold, say.
     """
 
-    repo: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
+    repo: str | None = Field(default=None, pattern=_REPO)
     revision: str | None = Field(default=None, pattern=_HEX40)
     pypi: str | None = Field(default=None, pattern=r"^[\w.-]+==[\w.]+$")
     folder: str | None = None
@@ -39,12 +46,41 @@ class Source(_Data):
     files: dict[str, ModelFile] = Field(min_length=1)
     licence: str
     gated: bool = False
+    notice: str = ""
 
     @model_validator(mode="after")
     def _one_place(self) -> Source:
         if sum(place is not None for place in (self.repo, self.pypi, self.folder, self.package)) != 1:
             raise ValueError("a source names exactly one of repo, pypi, folder, package")
+        for role, file in self.files.items():
+            if file.repo is None and file.revision is not None:
+                raise ValueError(f"the file {role} has a revision but no repo of its own")
+            if file.repo is not None and self.repo is None:
+                raise ValueError(f"the file {role} has a repo of its own, but its source is none")
+            if file.repo is not None and file.repo == self.repo:
+                raise ValueError(f"the file {role} has the source's own repo: leave it out")
+        if all(file.repo is not None for file in self.files.values()):
+            raise ValueError("no file lies in the source's own repo")
+        self.by_repo()
         return self
+
+    def by_repo(self) -> list[Source]:
+        """One source for each repository, its own first; just itself where there is only one.
+
+        Raises ``ValueError`` for a repository at two revisions.
+        """
+        others = dict.fromkeys(file.repo for file in self.files.values() if file.repo is not None)
+        if not others:
+            return [self]
+        found = []
+        for repo in (None, *others):
+            files = {role: file for role, file in self.files.items() if file.repo == repo}
+            revisions = {file.revision for file in files.values()} if repo else {self.revision}
+            if len(revisions) > 1:
+                raise ValueError(f"{repo} is named at two revisions")
+            own = {role: file.model_copy(update={"repo": None, "revision": None}) for role, file in files.items()}
+            found.append(self.model_copy(update={"repo": repo or self.repo, "revision": revisions.pop(), "files": own}))
+        return found
 
 
 class Component(_Data):

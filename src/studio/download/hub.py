@@ -38,29 +38,33 @@ class Home:
 
 
 @dataclass(frozen=True)
+class _Pull:
+    """One repository at one commit. ``other``: it is not the source's own."""
+
+    home: Home
+    repo: str
+    commit: str
+    caches: list[RepoCache]
+    meter: Meter
+    other: bool = False
+
+    @property
+    def target(self) -> RepoCache:
+        """Where new files go."""
+        return self.caches[0]
+
+
+@dataclass(frozen=True)
 class _Item:
     """One file with all that is known of it from the catalogue, the hub and an earlier pull."""
 
+    pull: _Pull
     wanted: Wanted
     bytes: int | None
     sha256: str | None
     blob_id: str | None
     etag: str
     was_owned: bool
-
-
-@dataclass(frozen=True)
-class _Pull:
-    home: Home
-    repo: str
-    commit: str
-    caches: list[RepoCache]
-    meter: Meter
-
-    @property
-    def target(self) -> RepoCache:
-        """Where new files go."""
-        return self.caches[0]
 
 
 def fetch_repo(
@@ -71,23 +75,30 @@ def fetch_repo(
     known: Lock | None,
     accept_revision: Callable[[str], bool] | None,
 ) -> tuple[Lock, list[LockedFile]]:
-    """Get the files; returns the lock to complete, and the files in it."""
+    """Get the files, of one repository or several; returns the lock to complete, and the files in it."""
     check_asked(source)
-    repo = source.repo or ""
-    caches = [RepoCache(cache, repo) for cache in known_caches(home.own_cache)]
-    listing = _listing(home, spec, source, known, caches)
-    if known is None:
-        _ask(spec, source, listing.commit, accept_revision)
-    lock = new_lock(spec, source, listing.commit)
+    items: list[_Item] = []
+    commits: dict[str, str] = {}
+    for part in source.by_repo():
+        repo = part.repo or ""
+        caches = [RepoCache(cache, repo) for cache in known_caches(home.own_cache)]
+        earlier = None if known is None else known.revision if repo == source.repo else known.revisions.get(repo)
+        listing = _listing(home, spec, part, earlier, caches)
+        if earlier is None:
+            _ask(spec, part, listing.commit, accept_revision)
+        commits[repo] = listing.commit
+        pull = _Pull(home, repo, listing.commit, caches, meter, other=repo != source.repo)
+        where = f"{repo} at {listing.commit}"
+        items += [_item(pull, wanted, listing, known) for wanted in choose(part, listing.files, where)]
+    others = {repo: commit for repo, commit in commits.items() if repo != source.repo}
+    lock = new_lock(spec, source, commits.get(source.repo or ""), others)
     home.save(lock.model_copy(update={"files": known.files if known else []}))
-    pull = _Pull(home, repo, listing.commit, caches, meter)
-    items = [_item(wanted, listing, known) for wanted in choose(source, listing.files, f"{repo} at {listing.commit}")]
     meter.total = sum(item.bytes or 0 for item in items)
-    return lock, _get_all(pull, spec, lock, items)
+    return lock, _get_all(home, spec, lock, items)
 
 
-def _listing(home: Home, spec: ModelSpec, source: Source, known: Lock | None, caches: list[RepoCache]) -> Listing:
-    commit = source.revision or (known.revision if known else None)
+def _listing(home: Home, spec: ModelSpec, source: Source, earlier: str | None, caches: list[RepoCache]) -> Listing:
+    commit = source.revision or earlier
     if not home.offline:
         return hub_api.list_repo(source.repo or "", commit)
     globs = any(is_glob(file.path) for file in source.files.values())
@@ -109,10 +120,11 @@ def _ask(spec: ModelSpec, source: Source, commit: str, accept: Callable[[str], b
         )
 
 
-def _item(wanted: Wanted, listing: Listing, known: Lock | None) -> _Item:
+def _item(pull: _Pull, wanted: Wanted, listing: Listing, known: Lock | None) -> _Item:
     """Join what is known of a file. Raises ``BadWeights`` where catalogue and hub contradict each other."""
     remote: Remote = listing.files[wanted.path]
-    earlier = next((file for file in known.files if file.path == wanted.path), None) if known else None
+    place = (pull.repo if pull.other else None, wanted.path)
+    earlier = next((file for file in known.files if (file.repo, file.path) == place), None) if known else None
     for what, ours, theirs in (
         ("sha256", wanted.sha256, remote.sha256),
         ("size in bytes", wanted.bytes, remote.bytes),
@@ -130,69 +142,71 @@ def _item(wanted: Wanted, listing: Listing, known: Lock | None) -> _Item:
             f"{wanted.path}: no hash is known, so it cannot be checked.", "Add its sha256 to the catalogue entry."
         )
     size = wanted.bytes if wanted.bytes is not None else remote.bytes
-    return _Item(wanted, size, sha256, remote.blob_id, etag, earlier.owned if earlier else False)
+    return _Item(pull, wanted, size, sha256, remote.blob_id, etag, earlier.owned if earlier else False)
 
 
-def _get_all(pull: _Pull, spec: ModelSpec, lock: Lock, items: list[_Item]) -> list[LockedFile]:
+def _get_all(home: Home, spec: ModelSpec, lock: Lock, items: list[_Item]) -> list[LockedFile]:
     """Use what is here, then fetch the rest, if there is room for all of it."""
     done: dict[int, LockedFile] = {}
     for index, item in enumerate(items):
-        if (found := _find(pull, item)) is not None:
+        if (found := _find(item)) is not None:
             done[index] = found
     missing = {index: item for index, item in enumerate(items) if index not in done}
-    if missing and pull.home.offline:
+    if missing and home.offline:
         first = next(iter(missing.values())).wanted.path
         raise StudioError(
             f"Model {spec.id!r}: {len(missing)} files are missing ({first} first), and Studio is offline.",
             f"Go online and run: studio models pull {spec.id}",
         )
-    need = {item.etag: max(0, (item.bytes or 0) - _partial_bytes(pull, item)) for item in missing.values()}
-    check_space(pull.target.folder, sum(need.values()), spec.id)
+    need = {item.etag: max(0, (item.bytes or 0) - _partial_bytes(item)) for item in missing.values()}
+    check_space(items[0].pull.target.folder, sum(need.values()), spec.id)
     for index, item in missing.items():
-        done[index] = _fetch(pull, item)
+        done[index] = _fetch(item)
         so_far = [done[position] for position in sorted(done)]
-        pull.home.save(lock.model_copy(update={"files": so_far}))
+        home.save(lock.model_copy(update={"files": so_far}))
     return [done[index] for index in range(len(items))]
 
 
-def _partial_bytes(pull: _Pull, item: _Item) -> int:
-    partial = pull.target.partial(item.etag)
+def _partial_bytes(item: _Item) -> int:
+    partial = item.pull.target.partial(item.etag)
     return partial.stat().st_size if partial.is_file() else 0
 
 
-def _find(pull: _Pull, item: _Item) -> LockedFile | None:
+def _find(item: _Item) -> LockedFile | None:
     """The file if a cache has it and it is right. A bad one is passed over; where new files go, it is replaced."""
+    pull = item.pull
     for cache in pull.caches:
         for place in cache.candidates(pull.commit, item.wanted.path, item.etag):
             pull.meter.start(item.wanted.path)
             fault, digest = _check(item, place, pull.meter)
             if fault is not None:
                 continue
-            _refuse_disguise(pull, item, place)
+            _refuse_disguise(item, place)
             content = place.resolve()
             owned = item.was_owned or content.is_relative_to(pull.home.root.resolve())
-            return _show(pull, item, content, digest, owned=owned)
+            return _show(item, content, digest, owned=owned)
     return None
 
 
-def _fetch(pull: _Pull, item: _Item) -> LockedFile:
+def _fetch(item: _Item) -> LockedFile:
     """Download one file. Content that is wrong is removed and fetched once more, then refused."""
+    pull = item.pull
     partial, blob = pull.target.partial(item.etag), pull.target.blob(item.etag)
     partial.parent.mkdir(parents=True, exist_ok=True)
     with alone(pull.target.guard(item.etag), pull.meter.tick):
         # Another model or program may have brought it meanwhile, or this one under another path.
-        if (found := _find(pull, item)) is not None:
+        if (found := _find(item)) is not None:
             return found
         fault: str | None = None
         for _ in range(2):
             partial.touch()
-            pull.meter.start(item.wanted.path, _partial_bytes(pull, item))
+            pull.meter.start(item.wanted.path, _partial_bytes(item))
             fetch(pull.repo, pull.commit, item.wanted.path, partial, item.bytes, pull.meter)
             fault, digest = _check(item, partial, pull.meter)
             if fault is None:
-                _refuse_disguise(pull, item, partial)
+                _refuse_disguise(item, partial)
                 move_whole(partial, blob)
-                return _show(pull, item, blob.resolve(), digest, owned=True)
+                return _show(item, blob.resolve(), digest, owned=True)
             partial.unlink(missing_ok=True)
     raise BadWeights(
         f"{item.wanted.path} of {pull.repo} is refused: {fault}. It was fetched twice.",
@@ -200,13 +214,19 @@ def _fetch(pull: _Pull, item: _Item) -> LockedFile:
     )
 
 
-def _show(pull: _Pull, item: _Item, content: Path, digest: str, *, owned: bool) -> LockedFile:
-    size = content.stat().st_size
+def _show(item: _Item, content: Path, digest: str, *, owned: bool) -> LockedFile:
+    pull, size = item.pull, content.stat().st_size
     movable = owned and content.is_relative_to(pull.target.cache.resolve())
     local = pull.target.show(content, pull.commit, item.wanted.path, movable=movable)
     pull.meter.finish(size)
     return LockedFile(
-        role=item.wanted.role, path=item.wanted.path, local=str(local), bytes=size, sha256=digest, owned=owned
+        role=item.wanted.role,
+        path=item.wanted.path,
+        local=str(local),
+        bytes=size,
+        sha256=digest,
+        owned=owned,
+        repo=pull.repo if pull.other else None,
     )
 
 
@@ -221,8 +241,9 @@ def _check(item: _Item, place: Path, meter: Meter) -> tuple[str | None, str]:
     return fault, digest
 
 
-def _refuse_disguise(pull: _Pull, item: _Item, place: Path) -> None:
+def _refuse_disguise(item: _Item, place: Path) -> None:
     """Raises ``BadWeights`` when a file is exactly what its source lists and yet not what its name says."""
+    pull = item.pull
     if (fault := fault_in(place, item.wanted.path)) is None:
         return
     if place == pull.target.partial(item.etag):
@@ -234,16 +255,17 @@ def _refuse_disguise(pull: _Pull, item: _Item, place: Path) -> None:
 
 def remove(lock: Lock, own_cache: Path, others: list[Lock]) -> int:
     """Delete the files of ``lock`` that Studio downloaded and no other model uses. Returns the bytes freed."""
-    repo = lock.source.removeprefix("repo:")
+    own = lock.source.removeprefix("repo:")
     in_use = {file.local for other in others for file in other.files}
     freed = 0
     for file in lock.files:
         pointer = Path(file.local)
         # .../CACHE/models--org--name/snapshots/COMMIT/path
-        cache = RepoCache(pointer.parents[file.path.count("/") + 3], repo)
+        cache = RepoCache(pointer.parents[file.path.count("/") + 3], file.repo or own)
         if file.local not in in_use:
             freed += cache.forget(pointer, owned=file.owned)
-    if all(other.source != lock.source for other in others):
+    used = {repo for other in others for repo in (other.source.removeprefix("repo:"), *other.revisions)}
+    for repo in {own, *lock.revisions} - used:
         for partial in (RepoCache(own_cache, repo).folder / "blobs").glob("*.incomplete"):
             freed += partial.stat().st_size
             partial.unlink()

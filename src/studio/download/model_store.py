@@ -18,7 +18,7 @@ from studio.download import wheel
 from studio.download.choose import folder_of, is_glob
 from studio.download.common import Meter, ProgressCallback, PullResult, alone
 from studio.download.content import fault_in
-from studio.download.lock import Lock, LockedFile, holds, new_lock, read_lock, same_place, write_lock
+from studio.download.lock import Lock, LockedFile, holds, new_lock, read_lock, revision_of, same_place, write_lock
 from studio.errors import BadRequest, MissingWeights, StudioError
 from studio.files import sha256_of
 from studio.spec import ModelSpec, Source
@@ -88,7 +88,7 @@ class ModelStore:
         if spec.source.pypi is not None:
             return spec.source.pypi
         lock = read_lock(self._lock_file(spec))
-        return lock.revision if lock is not None else spec.source.revision
+        return revision_of(lock) if lock is not None else spec.source.revision
 
     def size_bytes(self, spec: ModelSpec) -> int | None:
         """Bytes of the model's files: as pulled, else as the catalogue says; ``None`` when neither knows."""
@@ -117,7 +117,7 @@ class ModelStore:
             files = self.installed(spec)
             lock = read_lock(self._lock_file(spec))
             if files is not None and lock is not None and holds(lock, spec.source):
-                return PullResult(spec.id, files, lock.revision, reused_bytes=self.size_bytes(spec) or 0)
+                return PullResult(spec.id, files, revision_of(lock), reused_bytes=self.size_bytes(spec) or 0)
             try:
                 return self._pull(spec, spec.source, Meter(progress), lock, accept_revision)
             except OSError as error:
@@ -198,7 +198,7 @@ class ModelStore:
         return PullResult(
             spec.id,
             {role: Path(path) for role, path in roles.items()},
-            fresh.revision,
+            revision_of(fresh),
             locked_now=known is None,
             downloaded_bytes=meter.downloaded,
             # A wheel is compressed: its bytes cannot be set off against those of the files in it.
