@@ -112,7 +112,7 @@ def child(home: str, model: str, request: dict[str, Any], runs: bool) -> None:
     execute.make_plan = partial(execute.make_plan, prefer=request.get("_prefer", "balanced"))  # type: ignore[assignment]
     engine = execute.Engine(Home(home), alone=True)
     if "_ram" in request:
-        free = engine.memory._free
+        free, engine.memory._own = engine.memory._free, lambda: (None, None)
         engine.memory._free = lambda: free().model_copy(update={"ram_bytes": int(request["_ram"] * GIB)})
     task = Task(job_id="job", model=model, params={**params, "seed": 1} if "prompt" in params else params, attempt=1)
     if not runs:

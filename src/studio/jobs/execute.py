@@ -23,10 +23,10 @@ from studio.memory.activations import resolve
 from studio.memory.calibration import keep_rates, read_rates, record
 from studio.memory.manager import MemoryManager
 from studio.memory.measuring import largest_file, measure_rates
-from studio.memory.plan_machine import budget_of, machines_of
+from studio.memory.plan_machine import budget_of, machines_of, rated
 from studio.memory.plan_measured import Drawn
 from studio.memory.plan_request import known_of, make_plan
-from studio.memory.watching import Clock, Peaks, run_of
+from studio.memory.watching import Clock, Peaks, own_memory, run_of
 from studio.pipeline import Budget, Context, Footprint, Params, Pipeline, Plan
 from studio.registry import Registry
 from studio.spec import ModelSpec
@@ -50,7 +50,7 @@ class Engine:
         self.registry = Registry()
         self.catalogue = Catalogue(self.registry, home.root)
         self.models = ModelStore(home.models, offline=True)
-        self.memory = MemoryManager(self._budget)
+        self.memory = MemoryManager(self._budget, own_memory)
 
     def _budget(self) -> Budget:
         self._machine = hardware.probe(self.home.root)
@@ -143,7 +143,8 @@ class Engine:
     def _draw(self, task: Task, pipeline: Pipeline[Any], params: Params) -> tuple[Drawn, Budget]:
         """The plan of a job. Before the first one of networks that the engine plans, this machine is measured."""
         while True:
-            budget = self.memory.budget()  # and with it what is known now
+            # A card that is full of what this process would give back is a card; and this finds what is known now.
+            budget = rated(self.memory.budget(), self._machine, self._known.runs.rates)
             drawn = make_plan(
                 pipeline, params, budget, resolve=self._resolve, known=self._known, anyway=task.run_anyway
             )

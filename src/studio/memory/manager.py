@@ -47,13 +47,18 @@ class _Entry:
 
 
 class MemoryManager:
-    """Hands out loaded pipelines of all families under one budget. ``free`` measures what is free now.
+    """Hands out loaded pipelines of all families under one budget. ``free`` measures what is free now; ``own``, what
+    this process takes of the card and of memory, ``None`` where that cannot be told (then plans' figures stand in,
+    which count what a model takes while it works, so more than it gives back).
 
     One pipeline works at a time; the others wait, loaded, for as long as the plan of the next one leaves room.
     """
 
-    def __init__(self, free: Callable[[], Budget]) -> None:
+    def __init__(
+        self, free: Callable[[], Budget], own: Callable[[], tuple[int | None, int | None]] = lambda: (None, None)
+    ) -> None:
         self._free = free
+        self._own = own
         self._entries: list[_Entry] = []  # the least recently used first
 
     def held(self) -> list[Held]:
@@ -70,14 +75,15 @@ class MemoryManager:
         ]
 
     def budget(self) -> Budget:
-        """What a plan may use: free now, and all that is loaded, because it would be given back for it."""
+        """What a plan may use: free now, and what this process takes, because it would be given back for it or is
+        part of what every plan counts (the libraries, CUDA's context)."""
         free = self._free()
-        return free.model_copy(
-            update={
-                "vram_bytes": free.vram_bytes + sum(entry.vram_bytes for entry in self._entries),
-                "ram_bytes": free.ram_bytes + sum(entry.plan.peak_ram_bytes for entry in self._entries),
-            }
-        )
+        vram, ram = self._own()
+        if vram is None:
+            vram = sum(entry.vram_bytes for entry in self._entries)
+        if ram is None:
+            ram = sum(entry.plan.peak_ram_bytes for entry in self._entries)
+        return free.model_copy(update={"vram_bytes": free.vram_bytes + vram, "ram_bytes": free.ram_bytes + ram})
 
     @contextmanager
     def acquire(self, plan: Plan, make: Callable[[], Pipeline[Any]]) -> Iterator[tuple[Pipeline[Any], float]]:

@@ -111,9 +111,15 @@ def budget_of(
         return _imagined(hardware, vram_cap_bytes, ram_cap_bytes, threads)
     ram = _less(hardware.ram_free_bytes, ram_cap_bytes) - RAM_MARGIN_BYTES
     vram = _less(card.free_bytes, vram_cap_bytes) - VRAM_MARGIN_BYTES if card else 0
-    device = "cuda" if card and vram > 0 else "cpu"
-    rates = (measured or {}).get(machines_of(hardware)[device]) or typical_rates(hardware, device)
-    return Budget(vram_bytes=max(0, vram), ram_bytes=max(0, ram), threads=threads, rates=rates)
+    found = Budget(vram_bytes=max(0, vram), ram_bytes=max(0, ram), threads=threads)
+    return rated(found, hardware, measured or {})
+
+
+def rated(budget: Budget, hardware: Hardware, measured: Mapping[str, Rates]) -> Budget:
+    """The budget with the rates of the device that it leads to: the card's if there is room on it."""
+    device = "cuda" if hardware.gpus and budget.vram_bytes > 0 else "cpu"
+    rates = measured.get(machines_of(hardware)[device]) or typical_rates(hardware, device)
+    return budget.model_copy(update={"rates": rates})
 
 
 def _imagined(hardware: Hardware, vram: int, ram: int | None, threads: int) -> Budget:

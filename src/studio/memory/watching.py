@@ -219,6 +219,28 @@ class _Sampler(threading.Thread):
         return self._most or None
 
 
+def own_memory() -> tuple[int | None, int | None]:
+    """The bytes that this process takes now of the card and of memory, its children's included; ``None``: not known.
+
+    Pages of mapped files do not count: the system counts them as free, for it can read them again.
+    """
+    import psutil
+
+    sizes = []
+    for one in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with suppress(psutil.Error):
+            taken = one.memory_info()
+            sizes.append(int(getattr(taken, "private", taken.rss - getattr(taken, "shared", 0))))
+    return _card_now() or _torch_now(), sum(sizes) or None
+
+
+def _torch_now() -> int | None:
+    """What torch alone has of the card, where the driver does not tell; ``None`` if it has none."""
+    cuda = _cuda()
+    reserved = int(cuda.memory_reserved()) if cuda is not None else 0
+    return CONTEXT_BYTES + reserved if reserved else None
+
+
 def _cuda() -> Any:
     """``torch.cuda`` if something else has imported and begun it, else ``None``."""
     torch = sys.modules.get("torch")

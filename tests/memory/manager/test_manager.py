@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from text_models import CHATML, random_model
 
 from studio.memory.manager import MemoryManager
+from studio.memory.watching import own_memory
 from studio.plugin import MIB, Budget, Context, ModelSpec, Plan, StudioError
 from studio_pipelines.text_llm.family import TextLLM
 from studio_pipelines.text_llm.params import TextParams
@@ -160,3 +162,25 @@ def test_200_switches_leak_nothing(build: Build, one_bytes: int) -> None:
     assert len(house.loads) == 2 + 40 + 200
     assert grown < 8 * MIB, f"{grown / MIB:.1f} MiB more after 200 switches"
     assert process.num_fds() <= files
+
+
+def test_what_the_process_takes_counts_as_available_as_it_is_measured() -> None:
+    """Plans count what a model takes while it works, which is more than it gives back."""
+    free = Budget(vram_bytes=100, ram_bytes=1000, threads=1)
+    manager = MemoryManager(lambda: free, lambda: (7, 11))
+    assert manager.budget() == free.model_copy(update={"vram_bytes": 107, "ram_bytes": 1011})
+    assert MemoryManager(lambda: free, lambda: (None, None)).budget() == free
+
+
+def test_own_memory_counts_what_is_held_and_not_what_files_show(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(b"x" * 64 * MIB)
+    before = own_memory()[1] or 0
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        assert view[:: 4 * 1024].count(b"x") == 16 * 1024  # every page was touched
+        mapped = (own_memory()[1] or 0) - before
+    held = bytearray(b"y") * (64 * MIB)
+    grown = (own_memory()[1] or 0) - before
+    assert mapped < 8 * MIB
+    assert 60 * MIB < grown < 80 * MIB
+    del held
