@@ -3,10 +3,10 @@
 Latents and frames are equal to the bit: both sampling orders, one to six sections, weights resident and streamed. What
 we do otherwise, and how the comparison allows for it:
 
-* Random numbers. The pipeline draws the picture's latent and then all sections' noise from one generator; ours come from
-  (seed, section), so that a film can go on anywhere. The pipeline is given our generators (``Fed``).
-* Length. The pipeline counts sections by their 33 frames, we by the 36 that each makes the film longer, as the reference
-  does. It is asked for 33 frames a section.
+* Random numbers. The pipeline draws the picture's latent and then all sections' noise from one generator; ours come
+  from (seed, section), so that a film can go on anywhere. The pipeline is given our generators (``Fed``).
+* Length. The pipeline counts sections by their 33 frames, we by the 36 that each makes the film longer, as the
+  reference does. It is asked for 33 frames a section.
 * ``last_image_latents`` is ignored by the pipeline unless there is a ``last_image``, which it encodes again; it also
   computes the mean of both pictures' embeddings and does not use it. We take the last picture's latent, as it does, and
   the first one's embedding.
@@ -28,7 +28,7 @@ import pytest
 import torch
 from PIL import Image
 
-from studio.plugin import BadRequest, ModelSpec
+from studio.plugin import ModelSpec
 from studio_pipelines.video_framepack.assemble import Assembled, assemble
 from studio_pipelines.video_framepack.catalogued import settings_of
 from studio_pipelines.video_framepack.encoding import stream

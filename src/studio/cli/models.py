@@ -70,7 +70,10 @@ def show_model(model: str, as_json: bool) -> None:
         gated = ", gated: accept its licence on the hub first" if spec.source.gated else ""
         typer.echo(f"  From {place}, licence {spec.licence}{gated}")
         for role, file in spec.source.files.items():
-            typer.echo(f"  {role}: {file.path}  {format_bytes(file.bytes)}")
+            place = f"{file.repo}: " if file.repo else ""
+            typer.echo(f"  {role}: {place}{file.path}  {format_bytes(file.bytes)}")
+        if spec.source.notice:
+            typer.echo(f"  Notice: {spec.source.notice}")
     state = "installed" if row["installed"] else f"not installed; studio models pull {spec.id}"
     typer.echo(f"  Shown by this project: {spec.proof}. {state[0].upper()}{state[1:]}.")
     typer.echo("  Parameters: " + " ".join(flag(field.name) for field in fields))
@@ -80,6 +83,11 @@ def show_model(model: str, as_json: bool) -> None:
 def pull_model(model: str, offline: bool, as_json: bool) -> None:
     with Studio(offline=offline) as studio:
         spec = studio.catalogue.get(model)
+        notice = spec.source.notice if spec.source else ""
+        if notice and as_json:
+            typer.echo(json.dumps({"event": "note", "text": notice}))
+        elif notice:
+            typer.echo(f"studio: {notice}", err=True)
         begun = time.perf_counter()
         show = _Pulling(as_json)
         try:
