@@ -12,8 +12,10 @@ import torch
 from image_harness import Loaded
 
 from studio.errors import BadRequest
+from studio.plugin import Note
 from studio_pipelines.image_diffusion import prompts
 from studio_pipelines.image_diffusion.params import ImageParams
+from studio_pipelines.image_diffusion.prompt_cut import unread
 from studio_pipelines.image_diffusion.prompts import Words, check_prompts, chosen, parsed, weighted
 
 TinyImage = Callable[[str], Path]
@@ -220,3 +222,38 @@ def test_the_longest_prompt_is_read(tiny_image: TinyImage) -> None:
     words = ("red " * (prompts.PROMPT_MAX // 4))[: prompts.PROMPT_MAX]
     states = weighted(pipe, arguments(words))["prompt_embeds"]
     assert states.shape[1] == 77 * (-(-5000 // 75))
+
+
+@pytest.mark.parametrize("kind", ["flux", "sd3", "chroma", "z-image", "flux2-klein", "sana-sprint"])
+def test_what_is_not_read_of_a_long_prompt_is_said(kind: str, tiny_image: TinyImage, tmp_path: Path) -> None:
+    """Without the words that are named it is the same picture; without one word more it is another."""
+    words = ["red", "cat", "blue", "dog", "green", "tree", "star", "sea"] * 10
+    loaded = Loaded(kind, tiny_image(kind), tmp_path, {})
+
+    def make(prompt: str) -> tuple[bytes, list[str]]:
+        made = loaded.make(prompt=prompt, max_sequence_length=32)
+        notes = [event.text for event in made.events if isinstance(event, Note)]
+        assert made.artefacts[0].info.get("notes", []) == notes
+        if kind in ("flux", "sd3"):  # what T5 reads: CLIP beside it reads more
+            states = loaded.pipeline._model.pipeline("text")._get_t5_prompt_embeds(prompt, max_sequence_length=32)
+            return states.numpy().tobytes(), notes
+        return made.pictures[0].tobytes(), notes
+
+    try:
+        whole, [note] = make(" ".join(words))
+        reads, _, lost = note.partition(" Not read: ")
+        assert reads == "The prompt is longer than the 32 tokens that are read."
+        kept = len(words) - len(unread(loaded.pipeline._model.pipeline("text"), " ".join(words), 32).split())
+        assert lost.strip("'…").startswith(" ".join(words[kept : kept + 5]))
+        assert 20 <= kept <= 32
+        assert make(" ".join(words[:kept])) == (whole, [])
+        assert make(" ".join(words[: kept - 1]))[0] != whole
+    finally:
+        loaded.pipeline.unload()
+
+
+def test_a_long_prompt_of_clip_is_read_to_its_end(tiny_image: TinyImage, tmp_path: Path) -> None:
+    loaded = Loaded("sd", tiny_image("sd"), tmp_path, {})
+    made = loaded.make(prompt="red cat " * 60)
+    loaded.pipeline.unload()
+    assert not [event for event in made.events if isinstance(event, Note)]

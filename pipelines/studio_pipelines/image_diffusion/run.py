@@ -24,6 +24,7 @@ from .lora import Adapter
 from .lora_attach import attach
 from .params import ImageParams
 from .preview import Previewer
+from .prompt_cut import cut_notes
 from .prompts import weighted
 from .request import Request
 
@@ -154,6 +155,8 @@ class Run:
             known["use_resolution_binning"] = False
         if request.task == "edit":
             known.pop("strength", None)
+        read = [*prompts, *(negatives if "negative_prompt" in known else ())]
+        self.model.networks.notes.extend(cut_notes(self.pipeline, read, request.max_sequence_length))
         known = weighted(self.pipeline, known, weights=params.prompt_weighting)
         given = {name: value for name, value in known.items() if name in taken and value is not None}
         if "intermediate_timesteps" in taken and request.steps != 2:
