@@ -13,7 +13,10 @@ from starlette.testclient import TestClient
 from studio.core import Studio
 from studio.events import Artefact
 from studio.ui.guard import Gate
+from studio.ui.house import House
+from studio.ui.i18n import words_of
 from studio.ui.server import build_app, hosts_of
+from studio.ui.tabs.make import pull_box
 from toolbox import until
 
 # Gradio leaves an event loop behind when it is imported.
@@ -210,6 +213,17 @@ def test_a_model_that_is_not_here_offers_its_download(client: TestClient) -> Non
     cards = live(client, "models?q=starter-text")
     assert "Apache-2.0" in cards
     assert 'data-do="pull"' in cards
+
+
+def test_sizes_are_estimated_and_a_notice_is_told_before_a_download(studio: Studio) -> None:
+    say, house = words_of("fr"), House(studio)
+    spec = studio.models.get("sdxl")
+    assert house.size(spec, say).startswith("≈ 6,5 Gio")
+    assert spec.source is not None
+    told = spec.model_copy(update={"source": spec.source.model_copy(update={"notice": "Not for <everybody>."})})
+    html = pull_box(house, told, say)
+    assert "Not for &lt;everybody&gt;." in html
+    assert 'data-sure="Not for &lt;everybody&gt;.' in html
 
 
 def test_the_machine_tells_what_it_has(client: TestClient) -> None:

@@ -139,6 +139,10 @@ def _pull(house: House, say: Words, asked: Asked) -> str:
     return say("said.pulling")
 
 
+def _stop_pull(house: House, say: Words, asked: Asked) -> str:
+    return say("said.pull_stopped") if house.pulls.stop(_id(asked)) else say("said.ended")
+
+
 def _remove(house: House, say: Words, asked: Asked) -> str:
     freed = house.studio.models.remove(_id(asked))
     return say("said.removed", size=say.size(freed))
@@ -163,6 +167,6 @@ def _branch(house: House, _say: Words, asked: Asked) -> str:
 _ACTIONS: dict[str, Callable[[House, Words, Asked], str]] = {
     "cancel": _cancel, "retry": _retry, "again": _again, "first": _first, "up": _up, "down": _down, "pause": _pause,
     "resume": _resume, "unload": _unload, "pull": _pull, "remove": _remove, "delete": _delete,
-    "send": _send, "cancel-batch": _cancel_batch,
+    "send": _send, "stop-pull": _stop_pull, "cancel-batch": _cancel_batch,
     "delete-chat": _delete_chat, "branch": _branch,
 }  # fmt: skip

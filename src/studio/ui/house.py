@@ -17,6 +17,7 @@ from studio.ui.pulls import Pulls
 from studio.ui.story import Stories
 
 if TYPE_CHECKING:
+    from studio.ui.i18n import Words
     from studio.ui.targets import Targets
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,14 @@ class House:
         from studio.ui.targets import Targets
 
         return Targets(self)
+
+    def size(self, spec: ModelSpec, say: Words) -> str:
+        """The size of a model's files in words, from its parameters where the files are not known; "" for none."""
+        known = self.studio.models.size_bytes(spec.id)
+        if known is not None:
+            return say.size(known) if known else ""
+        parts = [max(part.bytes.values(), default=0) for part in spec.components.values()]
+        return f"≈ {say.size(sum(parts))}" if parts and all(parts) else ""
 
     def chats_with(self, spec: ModelSpec) -> bool:
         """Whether the model takes a conversation."""

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from studio.core import Studio
-from studio.errors import StudioError
+from studio.errors import Cancelled, StudioError
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ class Pull:
     first: int = 0
     error: str = ""
     running: bool = True
+    stopped: bool = False
 
     @property
     def left_s(self) -> float | None:
@@ -53,14 +54,26 @@ class Pulls:
             pull = self._known[spec.id] = Pull(begun=time.monotonic())
         threading.Thread(target=self._run, args=(spec.id, pull), name=f"pull-{spec.id}", daemon=True).start()
 
+    def stop(self, model: str) -> bool:
+        """End a download; what came stays. Whether one was running."""
+        pull = self._known.get(model)
+        if pull is None or not pull.running:
+            return False
+        pull.stopped = True
+        return True
+
     def _run(self, model: str, pull: Pull) -> None:
         def progress(file: str, done: int, total: int) -> None:
+            if pull.stopped:
+                raise Cancelled  # what came is kept
             if file != pull.file:
                 pull.file, pull.first, pull.begun = file, done, time.monotonic()
             pull.done, pull.total = done, total
 
         try:
             self._studio.models.pull(model, progress=progress)
+        except Cancelled:
+            pull.stopped = True
         except StudioError as error:
             pull.error = str(error)
         except Exception as error:
@@ -68,5 +81,5 @@ class Pulls:
             pull.error = f"{type(error).__name__}: {error}"
         finally:
             pull.running = False
-        if not pull.error:
+        if not pull.error and not pull.stopped:
             self._known.pop(model, None)

@@ -17,7 +17,6 @@ from studio.ui.story import Story
 
 CUT = 4000
 PARTS_DRAWN = 80
-WAIT = '<div class="forecast wait"></div>'
 
 
 def esc(value: object) -> str:
@@ -77,6 +76,11 @@ def bar(share: float | None) -> str:
     return (
         f'<div class="bar" role="progressbar" aria-valuenow="{percent:.0f}"><i style="width:{percent:.1f}%"></i></div>'
     )
+
+
+def forecast_wait(say: Words) -> str:
+    """Until a forecast is known: a large model's takes seconds."""
+    return f'<div class="forecast wait">{esc(say("plan.wait"))}</div>'
 
 
 def forecast_line(forecast: Forecast, say: Words) -> str:

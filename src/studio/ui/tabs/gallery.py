@@ -25,8 +25,8 @@ def build(say: Words) -> Any:
     names = {kind: say("gallery.all") if kind == "all" else say(f"tab.{kind}") for kind in KINDS}
     head = chips("kind", names) + search(say("gallery.search"))
     gr.Markdown(panel(head, live("gallery", kind="all", page=0)), sanitize_html=False)
-    with gr.Accordion(say("gallery.drop"), open=False, elem_classes="fold"):
-        return gr.File(label=say("gallery.drop_text"), type="filepath", height=110, elem_classes="drop")
+    with gr.Row(elem_classes="ask restore"):
+        return gr.File(label=say("gallery.drop_text"), type="filepath", height=104, elem_classes="drop")
 
 
 def render(house: House, say: Words, query: Mapping[str, str]) -> tuple[str, int]:

@@ -54,6 +54,9 @@ def render(house: House, say: Words, query: Mapping[str, str]) -> tuple[str, int
     if house.studio.queue.paused and (waiting or running):
         parts.append(f'<p class="note" data-key="paused">{esc(say("jobs.paused"))} '
                      f'{button("resume", esc(say("machine.resume")), kind="small")}</p>')  # fmt: skip
+    elif running:
+        pause = button("pause", esc(say("machine.pause")), kind="small", title=say("make.pause_text"))
+        parts.append(f'<p class="above" data-key="above">{esc(say("jobs.above", count=len(waiting)))} {pause}</p>')
     for place, row in enumerate([*running, *waiting, *ended]):
         opened = query.get("open") == row.id
         position = place - len(running) if row.state == "queued" else -1

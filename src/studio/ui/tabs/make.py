@@ -15,7 +15,7 @@ from studio.ui.form import Form, build_form
 from studio.ui.house import House
 from studio.ui.i18n import Words
 from studio.ui.tabs import grid
-from studio.ui.view import WAIT, badge, bar, button, esc, forecast_line, live
+from studio.ui.view import badge, bar, button, esc, forecast_line, forecast_wait, live
 
 PERSON_WAITS = 10
 """The priority of what is asked for on the page: somebody looks at it, so it goes before batches."""
@@ -47,8 +47,7 @@ def model_choices(house: House, modality: str, say: Words) -> list[tuple[str, st
     choices = []
     for spec in house.models(modality):
         here = house.studio.models.files(spec.id) is not None
-        size_bytes = house.studio.models.size_bytes(spec.id)
-        size = say.size(size_bytes) if size_bytes else ""
+        size = house.size(spec, say)
         mark = "●" if here else "○"
         forecast = house.fits.of(spec.id)
         words = [spec.id, say("fits." + forecast.verdict) if forecast else "", size]
@@ -92,16 +91,21 @@ def _pulling(house: House, spec: ModelSpec) -> bool:
 
 def pull_box(house: House, spec: ModelSpec, say: Words) -> str:
     """The button that downloads a model, or how far it is."""
-    pull, size = house.pulls.of(spec.id), house.studio.models.size_bytes(spec.id)
+    pull, size = house.pulls.of(spec.id), house.size(spec, say)
     if pull is not None and pull.running:
         left = f" · {say('jobs.left', time=say.time(pull.left_s))}" if pull.left_s is not None else ""
-        text = f"{say.size(pull.done)} / {say.size(pull.total or size)}{left}"
-        return f'<div class="doing">{bar(pull.done / pull.total if pull.total else None)}<span>{esc(text)}</span></div>'
+        text = f"{say.size(pull.done)} / {say.size(pull.total) if pull.total else size}{left}"
+        stop = button("stop-pull", esc(say("models.stop")), kind="small stop", id=spec.id)
+        share = pull.done / pull.total if pull.total else None
+        return f'<div class="doing">{bar(share)}<span>{esc(text)}</span>{stop}</div>'
     word = say("models.go_on" if pull is not None else "models.pull")
     fault = f'<div class="trouble"><p>{esc(pull.error)}</p></div>' if pull is not None and pull.error else ""
     gated = f"<small>{esc(say('models.gated'))}</small>" if spec.source and spec.source.gated else ""
-    label = word if size is None else f"{word} · {say.size(size)}"
-    return f"{fault}{button('pull', esc(label), kind='small primary', id=spec.id)}{gated}"
+    label = f"{word} · {size}" if size else word
+    notice = spec.source.notice if spec.source else ""
+    told = f'<p class="notice">{esc(notice)}</p>' if notice else ""
+    sure = {"sure": f"{notice}\n\n{say('models.notice_sure')}"} if notice else {}
+    return f"{fault}{told}{button('pull', esc(label), kind='small primary', id=spec.id, **sure)}{gated}"
 
 
 def build(
@@ -136,7 +140,7 @@ def _buttons(house: House, demo: gr.Blocks, maker: Maker, form: Form, say: Words
     """What it would take, and the button. Nothing else is wired: the result follows the queue by itself."""
     sides, grid_go = grid.build(form, say) if maker.modality == "image" else ([], None)
     with gr.Column(elem_classes="go-box"):
-        line = gr.Markdown(WAIT, sanitize_html=False, elem_classes="forecast-box")
+        line = gr.Markdown(forecast_wait(say), sanitize_html=False, elem_classes="forecast-box")
         go = gr.Button(say("make.go"), variant="primary", elem_classes="go")
     inputs = [maker.chooser, *form.components]
 
@@ -161,6 +165,7 @@ def _buttons(house: House, demo: gr.Blocks, maker: Maker, form: Form, say: Words
         asked = [maker.chooser, *sides, *form.components]
         grid_go.click(grid.handler(house, form, PERSON_WAITS), asked, None, **QUIET)
     changes = [component.change for component in form.planned if hasattr(component, "change")]
+    maker.chooser.change(lambda: forecast_wait(say), None, line, queue=False, **QUIET)
     gr.on([maker.chooser.change, *changes], forecast, inputs, line, trigger_mode="always_last", **QUIET)
     seen = demo.load if maker.tab is None else maker.tab.select
     seen(forecast, inputs, line, **QUIET)

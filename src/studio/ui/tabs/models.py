@@ -46,8 +46,8 @@ def _card(house: House, say: Words, spec: ModelSpec, task: str, here: bool) -> s
     forecast = house.fits.of(spec.id)
     about = f"<p>{esc(spec.card.good_at)}</p><p class='limits'>{esc(spec.card.limits)}</p>" if spec.card else ""
     tongues = f" · {esc(', '.join(spec.card.languages))}" if spec.card and spec.card.languages else ""
-    size_bytes = house.studio.models.size_bytes(spec.id)
-    size = f" · {esc(say.size(size_bytes))}" if size_bytes else ""
+    size = house.size(spec, say)
+    size = f" · {esc(size)}" if size else ""
     mark = badge(forecast.verdict, say) if forecast else '<span class="badge wait">…</span>'
     why = f'<p class="why">{esc(forecast.why)}</p>' if forecast and forecast.verdict == "no" and forecast.why else ""
     need = ""

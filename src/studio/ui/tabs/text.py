@@ -15,7 +15,7 @@ from studio.ui.i18n import Words
 from studio.ui.tabs.make import PERSON_WAITS, QUIET, Maker, first_model, model_note
 from studio.ui.tabs.make import build as build_makers
 from studio.ui.tabs.thread import presets, settle
-from studio.ui.view import WAIT, badge, button, esc, forecast_line, live, push, search
+from studio.ui.view import badge, button, esc, forecast_line, forecast_wait, live, push, search
 
 TAKEN = frozenset({"prompt", "messages", "images", "completion", "json_schema"})
 """Parameters that a conversation fills in by itself, or that make no conversation."""
@@ -56,7 +56,7 @@ def build(house: House, say: Words, demo: gr.Blocks, act: Any) -> Maker:
                 )  # fmt: skip
             note = gr.Markdown(model_note(house, chosen, say), sanitize_html=False, elem_classes="model-note")
             with gr.Column(visible=talks, elem_classes="talking") as talking:
-                line = gr.Markdown(WAIT, sanitize_html=False, elem_classes="forecast-box")
+                line = gr.Markdown(forecast_wait(say), sanitize_html=False, elem_classes="forecast-box")
                 talk = _talk(house, say, talkers[0].id if talkers else None, chooser, note, history)
                 talk.line = line
             with gr.Column(visible=not talks) as making:
