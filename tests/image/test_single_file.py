@@ -71,39 +71,61 @@ def test_the_original_layout_is_the_same_model(kind: str, tiny_image: TinyImage,
     assert np.array_equal(picture(kind, base, file, tmp_path, networks={"unet": ON_DISK}, free_after_use=True), wanted)
 
 
+GGUF = {"z-image": ("lumina2", "Q8_0"), "qwen-image": ("qwen_image", "Q4_0")}
+"""By the kind of model: the architecture that its GGUF files name, and a way of quantising."""
+
+
+def authors_names(kind: str, transformer: Any) -> dict[str, torch.Tensor]:
+    """Qwen-Image's authors wrote diffusers' own class."""
+    return original_layout.z_image(transformer) if kind == "z-image" else dict(transformer.state_dict())
+
+
 @pytest.fixture
-def gguf_file(tiny_image: TinyImage, tmp_path: Path) -> Path:
-    from gguf import GGMLQuantizationType
+def gguf_of(tiny_image: TinyImage, tmp_path: Path) -> Callable[[str], Path]:
+    def write(kind: str) -> Path:
+        from gguf import GGMLQuantizationType
 
-    state = original_layout.z_image(image_models.load(tiny_image("z-image")).transformer)
-    kind = GGMLQuantizationType.Q8_0
-    return original_layout.write_gguf(state, tmp_path / "z.gguf", architecture="lumina2", kind=kind)
+        state = authors_names(kind, image_models.load(tiny_image(kind)).transformer)
+        architecture, quantised = GGUF[kind]
+        file = tmp_path / f"{kind}.gguf"
+        return original_layout.write_gguf(state, file, architecture=architecture, kind=GGMLQuantizationType[quantised])
+
+    return write
 
 
-def test_a_gguf_network_is_what_its_numbers_say(tiny_image: TinyImage, gguf_file: Path, tmp_path: Path) -> None:
-    """Compared with the bare pipeline whose matrices went through the same 8 bits, and then 16."""
+@pytest.fixture
+def gguf_file(gguf_of: Callable[[str], Path]) -> Path:
+    return gguf_of("z-image")
+
+
+@pytest.mark.parametrize("kind", GGUF)
+def test_a_gguf_network_is_what_its_numbers_say(
+    kind: str, tiny_image: TinyImage, gguf_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Compared with the bare pipeline whose matrices went through the same 8 or 4 bits, and then 16."""
     from gguf import GGMLQuantizationType, quants
 
-    pipe = image_models.load(tiny_image("z-image"))
-    own = original_layout.z_image(pipe.transformer)
-    [exact] = bare(pipe, "z-image")
+    pipe, quantised = image_models.load(tiny_image(kind)), GGMLQuantizationType[GGUF[kind][1]]
+    own = authors_names(kind, pipe.transformer)
+    [exact] = bare(pipe, kind)
     changed = 0
     for name, value in own.items():
         if value.ndim == 2 and value.shape[-1] % 32 == 0 and "norm" not in name:
-            kind = GGMLQuantizationType.Q8_0
-            rounded = torch.from_numpy(quants.dequantize(quants.quantize(value.float().numpy(), kind), kind))
+            rounded = torch.from_numpy(quants.dequantize(quants.quantize(value.float().numpy(), quantised), quantised))
             own[name] = rounded.to(torch.bfloat16).float()
             changed += 1
-    from diffusers.loaders.single_file_utils import convert_z_image_transformer_checkpoint_to_diffusers as converted
+    if kind == "z-image":
+        from diffusers.loaders.single_file_utils import convert_z_image_transformer_checkpoint_to_diffusers as converted
 
-    pipe.transformer.load_state_dict(converted(own))
-    [wanted] = bare(pipe, "z-image")
+        own = converted(own)
+    pipe.transformer.load_state_dict(own)
+    [wanted] = bare(pipe, kind)
     assert changed > 10
-    base = without_weights(tiny_image("z-image"), tmp_path / "base", "transformer")
-    made = picture("z-image", base, gguf_file, tmp_path)
+    base, file = without_weights(tiny_image(kind), tmp_path / "base", "transformer"), gguf_of(kind)
+    made = picture(kind, base, file, tmp_path)
     assert np.array_equal(made, wanted)
     assert not np.array_equal(made, exact)
-    streamed = picture("z-image", base, gguf_file, tmp_path, networks={"transformer": ON_DISK})
+    streamed = picture(kind, base, file, tmp_path, networks={"transformer": ON_DISK})
     assert np.array_equal(streamed, wanted)
 
 
