@@ -90,6 +90,7 @@ def test_published_sizes() -> None:
     known = {
         "flux-1": 11.9, "t5-xxl": 4.76, "sdxl": 2.567, "qwen-image": 20.4, "chroma": 8.9, "z-image": 6.15,
         "sana-sprint-1.6b": 1.6, "gemma-2-2b": 2.61, "qwen3-4b": 4.02, "qwen2.5-vl-7b": 8.29, "sd3.5-medium": 2.24,
+        "sd1.5": 0.8595,
     }  # fmt: skip
     for name, billions in known.items():
         assert shape_of(name).params / 1e9 == pytest.approx(billions, rel=0.01), name
@@ -108,6 +109,21 @@ def test_16_bit_files_are_chosen_where_both_precisions_lie_there() -> None:
     unet = [one.path for one in choose(source, [*there, *rest], "the page") if one.role == "unet"]
     names = ["config.json", "diffusion_pytorch_model.fp16.safetensors", "model.fp16.safetensors"]
     assert unet == [f"unet/{name}" for name in names]
+
+
+def test_of_stable_diffusion_1_5_neither_pickles_nor_other_averages_are_taken() -> None:
+    from studio.download.choose import choose
+
+    source = SPECS["stable-diffusion-1.5"].source
+    assert source is not None
+    kinds = ("bin", "fp16.bin", "fp16.safetensors", "non_ema.bin", "non_ema.safetensors", "safetensors")
+    there = [f"unet/diffusion_pytorch_model.{kind}" for kind in kinds]
+    there += [
+        f"{folder}/{name}" for folder in ("vae", "text_encoder") for name in ("config.json", "x.fp16.safetensors")
+    ]
+    there += ["model_index.json", "unet/config.json", "tokenizer/vocab.json", "scheduler/scheduler_config.json"]
+    unet = [one.path for one in choose(source, there, "the page") if one.role == "unet"]
+    assert sorted(unet) == ["unet/config.json", "unet/diffusion_pytorch_model.fp16.safetensors"]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,9 @@ from .processors import without_films
 from .single_file import ROLE
 from .single_file_weights import SingleFile
 
+_UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
+"""What Stable Diffusion 1's index names beside the model, the first of no library at all: not needed for a picture."""
+
 
 class Assembled:
     """A loaded model: its networks under the engine, and a pipeline for each task, made when first asked for."""
@@ -87,8 +90,11 @@ def assemble(
             if not name.startswith("_"):
                 components[name] = value  # an option of the pipeline
             continue
+        if name in _UNUSED and name not in files:
+            components[name] = None
+            continue
         kind = component_class(name, value)
-        if kind is None or name == "safety_checker":
+        if kind is None:
             components[name] = None
         elif name not in files:
             raise BadWeights(f"model_index.json names {name}, which this model's entry has no files for.")
