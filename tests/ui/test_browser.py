@@ -105,6 +105,22 @@ def test_a_running_job_is_cancelled_in_the_list(tab: Tab, page: Page, tmp_path: 
     until("the state", lambda: jobs_of(page)[0]["state"] == "cancelled")
 
 
+def test_escape_stops_a_picture(tab: Tab, page: Page, tmp_path: Path) -> None:
+    shown = tab.open()
+    tab.go("image")
+    shown.wait_for_selector("#image-model")
+    choose(shown, "image", "paint")
+    form = shown.locator("#tab-image .family:visible").filter(has=shown.locator(".p-colour"))
+    form.get_by_label("Prompt").fill("never done")
+    form.get_by_role("button", name="More settings").click()
+    form.get_by_label("Wait for").fill(str(tmp_path / "x"))
+    form.locator(".go").click()
+    shown.wait_for_selector("#tab-image .preview")
+    shown.keyboard.press("Escape")
+    shown.locator("#tab-image .shown [data-do=retry]").wait_for()
+    assert jobs_of(page)[0]["state"] == "cancelled"
+
+
 def test_the_gallery_gives_settings_back(tab: Tab, page: Page) -> None:
     shown = tab.open()
     tab.go("gallery")
@@ -135,7 +151,7 @@ def test_french_light_and_dark(tab: Tab) -> None:
 def test_nothing_is_wider_than_the_screen(browser: Any, page: Page, width: int) -> None:
     tab = Tab(browser, page, viewport={"width": width, "height": 844})
     shown = tab.open()
-    for name in ("text", "jobs", "gallery", "models", "machine"):
+    for name in ("text", "image", "video", "jobs", "gallery", "models", "machine"):
         shown.evaluate(f"document.getElementById('tab-{name}-button').click()")
         shown.wait_for_selector(f"#tab-{name}", state="visible")
         wide = shown.evaluate("document.documentElement.scrollWidth")
