@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
 from image_parts import clip_text, seeded
 from image_tokenizers import WORDS, clip_tokenizer
 
@@ -96,7 +97,29 @@ def catalogue_entry(folder: Path, *, sampling: str = "forward", name: str = "tin
     }  # fmt: skip
 
 
+SECTION_S = 0.4
+"""The seconds of a section of ``write_models``: 3 latents, 12 frames; quicker to make than FramePack's own 36."""
+
+
+def write_models(home: Path, folder: Path) -> None:
+    """A ``models.yaml`` with the model in ``folder`` in both orders: ``tiny-forward`` and ``tiny-inverted``."""
+    orders = ("forward", "inverted")
+    entries = [catalogue_entry(folder, sampling=sampling, name=f"tiny-{sampling}") for sampling in orders]
+    for entry in entries:
+        entry["settings"]["window"] = 3
+    (home / "models.yaml").write_text(yaml.safe_dump(entries))
+
+
 def config_of(folder: Path, network: str) -> dict[str, Any]:
     """The configuration of one network in a model's folder."""
     found: dict[str, Any] = json.loads((folder / network / "config.json").read_text())
     return found
+
+
+def frames(film: Path) -> Any:
+    """All frames of a film as numbers, (frames, height, width, rgb)."""
+    import numpy as np
+
+    from studio.film.joined import frames_of
+
+    return np.stack(list(frames_of([film]))).astype(int)

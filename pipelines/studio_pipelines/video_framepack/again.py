@@ -98,7 +98,7 @@ def _check_same(about: About, request: FilmRequest, model: str, name: str) -> No
 
 def lay_out(start: Beginning, kept: Kept) -> None:
     """Put the latents that stay where a resumed film looks for them. Raises ``BadRequest`` if they have gone."""
-    for section in range(start.sections):
+    for section in (None, *range(start.sections)):
         target = kept.latents_path(section)
         if target.is_file():
             continue
@@ -118,7 +118,7 @@ def put_away(film: Path, kept: Kept, about: About, cache: Path | None) -> None:
         return
     folder = films / packets_sha256(film)
     if read_about(folder) is None:
-        latents = [kept.latents_path(section) for section in range(about.sections)]
+        latents = [kept.latents_path(section) for section in (None, *range(about.sections))]
         if not all(path.is_file() for path in latents):
             return
         shutil.rmtree(folder, ignore_errors=True)

@@ -82,7 +82,9 @@ class _Filming:
             return
         self.emit(Progress(phase="encode", done=0, total=1))
         self.loop.encode()
-        state = State(*found) if found is not None else self.loop.begin()
+        state = State(*found) if found is not None else self.loop.begin(self.kept.latents(None))
+        if found is None:
+            self.kept.write_latents(None, state.tensors["start"])
         self.emit(Progress(phase="encode", done=1, total=1))
         while state.section < count:
             state = self._section(state)
@@ -99,16 +101,20 @@ class _Filming:
             if kept is not None:
                 self._decoding(section)
             made = self.loop.section(state, latents=kept)
-            shown = made.settled if len(made.settled) else made.waiting
-            segment = write_segment(self.kept.segment_path(section), shown, self.fps)
+            if len(made.settled):
+                write_segment(self.kept.segment_path(section), made.settled, self.fps)
             self.kept.write_state(section + 1, made.state.tensors)
+            if len(made.waiting):  # to look at: the next section blends them with its own and writes them anew
+                write_segment(self.kept.segment_path(section + 1), made.waiting, self.fps)
         except NoSpace as error:
             raise no_space(self.request, section, self.ctx.workdir) from error
         self.pace.decode_s += time.perf_counter() - self._begun
         self.pace.decoded += 1
         self._tell()
         self._progress("decode", section, 1, 1, self.pace.steps)
-        self.emit(Preview(path=str(segment.path), media_type="video/mp4"))
+        for number, frames in ((section, made.settled), (section + 1, made.waiting)):
+            if len(frames):
+                self.emit(Preview(path=str(self.kept.segment_path(number)), media_type="video/mp4"))
         return made.state
 
     # -- what the loop calls -------------------------------------------------------------------------------------

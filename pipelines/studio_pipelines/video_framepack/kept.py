@@ -2,8 +2,10 @@
 
 In the job's folder, each file whole or absent, written in this order for each section:
 
-- ``latents-0003.safetensors``: what was denoised, before it is decoded; numbered in the order of making.
-- ``segment-0005.mp4``: the frames that the section settled; numbered as the film is played.
+- ``latents-0003.safetensors``: what was denoised, before it is decoded; numbered in the order of making, 0 for the
+  first frame.
+- ``segment-0005.mp4``: the frames that the section settled; numbered as the film is played. Frames that still wait to
+  be blended with the next section lie under that one's name until it is made, so that they can be looked at.
 - ``state.safetensors``: what the next section needs, and its number. This is the resume point: it is written last, so
   whatever it counts is there, and at most one section is made twice.
 """
@@ -32,28 +34,24 @@ class Kept:
         self._schedule = schedule
         self._identity = identity
 
-    def latents_path(self, section: int) -> Path:
-        return self.folder / f"latents-{section + 1:04d}.safetensors"
+    def latents_path(self, section: int | None) -> Path:
+        """``None``: the first frame's, which all sections see."""
+        return self.folder / f"latents-{0 if section is None else section + 1:04d}.safetensors"
 
     def segment_path(self, section: int) -> Path:
-        """Where the frames go that a section settles.
-
-        The first section of an inverted film settles nothing yet; what it shows is replaced by the second one's.
-        """
-        schedule = self._schedule
-        first = schedule.sampling == "inverted" and section == 0 and not schedule.is_last(0)
-        return self.folder / f"segment-{schedule.place(1 if first else section) + 1:04d}.mp4"
+        """Where the frames go that a section settles: the first one of an inverted film settles none."""
+        return self.folder / f"segment-{self._schedule.place(section) + 1:04d}.mp4"
 
     def segments(self) -> list[Path]:
         """The segments in the order of the film."""
-        return list(dict.fromkeys(self.segment_path(section) for section in self._schedule.in_time()))
+        return [self.segment_path(section) for section in self._schedule.in_time() if self._schedule.settled(section)]
 
-    def write_latents(self, section: int, latents: torch.Tensor) -> None:
+    def write_latents(self, section: int | None, latents: torch.Tensor) -> None:
         from safetensors.torch import save
 
         write_whole(self.latents_path(section), save({"latents": latents.detach().to("cpu").contiguous()}))
 
-    def latents(self, section: int) -> torch.Tensor | None:
+    def latents(self, section: int | None) -> torch.Tensor | None:
         """What was denoised for a section; ``None`` where that is not kept."""
         found = read_tensors(self.latents_path(section))
         return found["latents"] if found is not None and "latents" in found else None
@@ -72,14 +70,10 @@ class Kept:
         if about is None or about.get("identity") != self._identity:
             return None
         tensors, section = read_tensors(path), int(about["section"])
-        made = [self.segment_path(number) for number in range(1 if self._first_is_shown_only else 0, section)]
+        made = [self.segment_path(number) for number in range(section) if self._schedule.settled(number)]
         if tensors is None or not all(segment.is_file() for segment in made):
             return None
         return section, tensors
-
-    @property
-    def _first_is_shown_only(self) -> bool:
-        return not self._schedule.settled(0)
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor] | None:

@@ -11,8 +11,8 @@ and lllyasviel/FramePack at 97fe5dbe06ac1f337ece08935b1076a35eefeeb9.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -77,10 +77,11 @@ class Loop:
             self._conditions = encode(self.model, self.request)
         return self._conditions
 
-    def begin(self) -> State:
-        """The state of a film of which nothing is made."""
+    def begin(self, start: torch.Tensor | None = None) -> State:
+        """The state of a film of which nothing is made. ``start``: the first frame's latent as it was, to begin as an
+        earlier film did; it depends on the seed."""
         self.encode()
-        start = latent(self.model, self.request, "image").cpu()
+        start = latent(self.model, self.request, "image").cpu() if start is None else start
         empty = start.new_zeros(*start.shape[:2], KEPT, *start.shape[3:])
         tensors = {"start": start, "history": empty}
         if self._schedule.sampling == "forward":
@@ -88,6 +89,20 @@ class Loop:
         if self.request.last_image is not None:
             tensors["last"] = latent(self.model, self.request, "last_image").cpu()
         return State(0, tensors)
+
+    def resume(self, section: int, latents: Sequence[torch.Tensor], start: torch.Tensor | None = None) -> State:
+        """The state before ``section``, from the latents of the sections made before it, in that order: of all, or of
+        the last three. Decodes only the frames that wait. ``start`` as in ``begin``."""
+        state = self.begin(start)
+        for number, own in enumerate(latents, section - len(latents)):
+            history = self._joined(replace(state, section=number), own.to(self.model.device))
+            tensors = {"start": state.tensors["start"], "history": self._nearest(history, KEPT).cpu().clone()}
+            if number == section - 1 and not self._schedule.is_last(number):
+                frames = self._decoded(number, history)
+                overlap, forward = self._schedule.overlap, self._schedule.sampling == "forward"
+                tensors["frames"] = (frames[:, :, -overlap:] if forward else frames[:, :, :overlap]).clone()
+            state = State(number + 1, tensors)
+        return state
 
     def section(self, state: State, *, seed: int | None = None, latents: torch.Tensor | None = None) -> Section:
         """Make the section ``state.section``: denoise it, unless its ``latents`` are given, and decode.

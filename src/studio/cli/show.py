@@ -48,6 +48,7 @@ class Terminal:
         self._tasks: dict[str, TaskID] = {}
         self._thinking = False
         self._wrote_text = False
+        self._played = (-1, 0)
         self._part = (0, 0)  # this and the next are of the last progress
         self._eta_s: float | None = None
 
@@ -96,8 +97,9 @@ class Terminal:
 
     def _preview(self, event: Preview) -> None:
         """A part of a film can be played while the next one is made; unfinished pictures are for the page."""
-        if event.media_type.startswith("video/") and not self._quiet:
+        if event.media_type.startswith("video/") and not self._quiet and self._part != self._played:
             self._end_bars()
+            self._played = self._part  # once a section, though it may come in several pieces
             left = f" (about {format_seconds(self._eta_s)} to go)" if self._eta_s else ""
             which = f"section {self._part[0]} of {self._part[1]}" if self._part[1] else "a part"
             typer.echo(f"{self._title or 'studio'}: {which} can be played: {event.path}{left}", err=True)

@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from studio.errors import StudioError
-from studio.events import Artefact, Event, Failed, Progress, Token, is_last
+from studio.events import Artefact, Event, Failed, Preview, Progress, Token, is_last
 from studio.files import sweep
 from studio.jobs.executors import Executor, WorkerDied
 from studio.jobs.kept import worth_keeping
@@ -33,7 +33,7 @@ _IDLE_POLL_S = 0.2
 
 
 class Recorder:
-    """Writes the events of one attempt. Artefacts and ends are on disk when ``emit`` returns."""
+    """Writes the events of one attempt. Previews, artefacts and ends are on disk when ``emit`` returns."""
 
     def __init__(self, job: JobRow, queue: JobQueue, artefacts: ArtefactStore) -> None:
         self._job = job
@@ -56,7 +56,7 @@ class Recorder:
                 self._artefacts.discard(event)
             return
         self._waiting = _merged(self._waiting, event)
-        if is_last(event) or time.monotonic() - self._written_at > _COMMIT_EVERY_S:
+        if is_last(event) or isinstance(event, Preview) or time.monotonic() - self._written_at > _COMMIT_EVERY_S:
             self._write([])
 
     def _write(self, events: list[Event], artefacts: list[tuple[int, Artefact]] | None = None) -> None:
