@@ -47,4 +47,10 @@ def _resize(vae: Any, size_px: int) -> None:
         vae.tile_latent_min_size = max(1, size_px // ratio)
     if hasattr(vae, "tile_sample_min_height"):
         stride = size_px * 3 // 4
-        vae.enable_tiling(size_px, size_px, stride, stride)
+        # By name: the VAEs of films have numbers of frames between these.
+        vae.enable_tiling(
+            tile_sample_min_height=size_px,
+            tile_sample_min_width=size_px,
+            tile_sample_stride_height=stride,
+            tile_sample_stride_width=stride,
+        )
