@@ -26,18 +26,14 @@ import framepack_models
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from framepack_loop import SEED, SIZE, asked, film, frames_of, latents_of, loaded, moving, picture
 
-from studio.plugin import ModelSpec
-from studio_pipelines.video_framepack.assemble import Assembled, assemble
-from studio_pipelines.video_framepack.catalogued import settings_of
+from studio_pipelines.video_framepack.assemble import Assembled
 from studio_pipelines.video_framepack.encoding import stream
 from studio_pipelines.video_framepack.request import FilmRequest
-from studio_pipelines.video_framepack.sampling import Loop, Section, State
-from studio_pipelines.video_framepack.sections import Sampling, Schedule
+from studio_pipelines.video_framepack.sampling import Loop
+from studio_pipelines.video_framepack.sections import Sampling
 
-SIZE = framepack_models.SIZE
-SEED, STEPS = 11, 2
 NAMES = {"forward": "vanilla", "inverted": "inverted_anti_drifting"}
 RESIDENT: Mapping[str, Any] = {}
 STREAMED = {
@@ -92,26 +88,12 @@ class Fed:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("framepack")
-    pipe = framepack_models.framepack()
-    with torch.no_grad():
-        # Random layers of these sizes hardly move anything; films of which every part tells need larger ones.
-        for parameter in pipe.transformer.parameters():
-            parameter.mul_(2.0)
-    pipe.save_pretrained(folder)
-    return folder
+    return moving(tmp_path_factory.mktemp("framepack"))
 
 
 @pytest.fixture(scope="module")
 def fed(folder: Path) -> Fed:
     return Fed(folder)
-
-
-def loaded(folder: Path, plan: Mapping[str, Any], **settings: Any) -> Assembled:
-    entry = framepack_models.catalogue_entry(folder)
-    entry["settings"] = {**entry["settings"], **settings}
-    files = {path.name: path for path in folder.iterdir() if path.is_dir()}
-    return assemble(files, settings_of(ModelSpec.model_validate(entry)), plan, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module", params=[RESIDENT, STREAMED], ids=["resident", "streamed"])
@@ -126,38 +108,6 @@ def resident(folder: Path) -> Iterator[Assembled]:
     made = loaded(folder, RESIDENT)
     yield made
     made.close()
-
-
-def picture(seed: int = 3) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), np.uint8)
-    return Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-
-
-def asked(sampling: Sampling, sections: int, **more: Any) -> FilmRequest:
-    values: dict[str, Any] = {
-        "schedule": Schedule(sections, sampling), "width": SIZE, "height": SIZE, "prompts": ("a red cat",) * sections,
-        "seed": SEED, "steps": STEPS, "guidance_scale": 10.0, "image": picture(),
-    }  # fmt: skip
-    return FilmRequest(**{**values, **more})
-
-
-def film(loop: Loop, state: State | None = None) -> list[Section]:
-    """All sections that are left."""
-    state, made = state or loop.begin(), []
-    while state.section < loop.request.schedule.sections:
-        made.append(loop.section(state))
-        state = made[-1].state
-    return made
-
-
-def frames_of(made: list[Section], schedule: Schedule) -> np.ndarray:
-    return np.concatenate([made[number].settled for number in schedule.in_time()])
-
-
-def latents_of(made: list[Section], schedule: Schedule) -> torch.Tensor:
-    """All latents of a film in time order, its first frame's in front."""
-    start = made[0].state.tensors["start"]
-    return torch.cat([start, *(made[number].latents for number in schedule.in_time())], dim=2)
 
 
 @pytest.mark.parametrize("sampling", ["forward", "inverted"])
@@ -178,3 +128,35 @@ def test_frames_are_the_pipelines(model: Assembled, fed: Fed, sampling: Sampling
     assert ours.shape == (36 * sections + 1, SIZE, SIZE, 3)
     assert np.array_equal(ours, theirs)
     assert len(np.unique(ours)) > 50, "a film in which there is something to compare"
+
+
+@pytest.mark.parametrize("sampling", ["forward", "inverted"])
+def test_guidance_by_a_negative_prompt_is_the_pipelines(resident: Assembled, fed: Fed, sampling: Sampling) -> None:
+    request = asked(sampling, 2, negative_prompt="a dog", true_cfg_scale=3.0, guidance_scale=6.0)
+    plain = asked(sampling, 2, guidance_scale=6.0)
+    ours = latents_of(film(Loop(resident, request)), request.schedule)
+    assert torch.equal(ours, fed(request, output_type="latent")[-1])
+    assert not torch.equal(ours, latents_of(film(Loop(resident, plain)), request.schedule))
+
+
+def test_a_last_frame_is_the_pipelines(resident: Assembled, fed: Fed) -> None:
+    request = asked("inverted", 3, last_image=picture(4))
+    ours = latents_of(film(Loop(resident, request)), request.schedule)
+    assert torch.equal(ours, fed(request, output_type="latent")[-1])
+    assert not torch.equal(ours, latents_of(film(Loop(resident, asked("inverted", 3))), request.schedule))
+
+
+def test_unipc_is_the_pipelines_when_it_is_given_that_scheduler(resident: Assembled, fed: Fed) -> None:
+    """UniPC over the noise levels that the reference takes: shifted by the number of tokens (36 here)."""
+    from diffusers import UniPCMultistepScheduler
+
+    request = asked("forward", 2, sampler="unipc", steps=4)
+    own, shift = fed.pipe.scheduler, float(np.exp(0.5 + (36 - 256) * (1.15 - 0.5) / (4096 - 256)))
+    fed.pipe.scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
+    )
+    try:
+        theirs = fed(request, output_type="latent")[-1]
+    finally:
+        fed.pipe.scheduler = own
+    assert torch.equal(latents_of(film(Loop(resident, request)), request.schedule), theirs)

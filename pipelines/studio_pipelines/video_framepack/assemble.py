@@ -17,7 +17,7 @@ from torch import nn
 from studio.plugin import BadWeights
 from studio.torch_plugin import Networks, Part, part_of
 
-from .catalogued import FACTOR, VideoSettings
+from .catalogued import VideoSettings
 from .footprint import tile_px
 from .stepcache import CachingTransformer
 
@@ -147,8 +147,10 @@ def _other(role: str, folder: Path) -> Any:
 def _check(model: Assembled) -> None:
     """Raises ``BadWeights`` where a network is not of the kind that the rest of this family counts on."""
     vae, transformer = model.vae.config, model.transformer.config
-    if vae.spatial_compression_ratio != FACTOR or vae.temporal_compression_ratio != 4:
-        raise BadWeights("The autoencoder does not make 8 × 8 pixels and 4 frames of a latent.", "Use another model.")
+    factor = model.settings.factor
+    if vae.spatial_compression_ratio != factor or vae.temporal_compression_ratio != 4:
+        what = f"The autoencoder does not make {factor} × {factor} pixels and 4 frames of a latent."
+        raise BadWeights(what, "Mend settings.factor of its catalogue entry.")
     if not (transformer.has_clean_x_embedder and transformer.has_image_proj):
         raise BadWeights("The transformer is not FramePack's: it takes no history or no picture.", "Pull it again.")
     if transformer.in_channels != vae.latent_channels:

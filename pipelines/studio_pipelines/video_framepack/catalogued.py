@@ -15,9 +15,7 @@ from .sections import Sampling
 _SHAPES = Path(__file__).parent / "shapes"
 
 MULTIPLE = 16
-"""Sides are multiples of 16 pixels: 8 to a latent, and 2 latents to a token."""
-FACTOR = 8
-"""Pixels to a latent, on each side; in time it is 4 frames (``sections.Schedule.factor``)."""
+"""Sides are multiples of 16 pixels: 8 to a latent of the published models, and 2 latents to a token."""
 
 Side = Annotated[int, Field(ge=32, le=2048, multiple_of=MULTIPLE)]
 Size = tuple[int, int]
@@ -56,7 +54,8 @@ class VideoSettings(BaseModel):
 
     ``networks`` names the shape (a file of ``shapes/``) of each network. ``sampling`` is the order of sections that the
     model was trained for, ``window`` how many latents a section makes, ``fps`` the frames a second that it was trained
-    on. ``prompt_template``: ``None`` is HunyuanVideo's own. ``step_cache`` says how much change may be passed over
+    on, ``factor`` how many pixels there are to a latent on each side (in time it is always 4 frames).
+    ``prompt_template``: ``None`` is HunyuanVideo's own. ``step_cache`` says how much change may be passed over
     before a step is computed again, ``cache_rescale`` how change is read (see ``stepcache``).
     """
 
@@ -65,6 +64,7 @@ class VideoSettings(BaseModel):
     networks: dict[str, str] = Field(default_factory=dict)
     sampling: Sampling = "forward"
     window: int = Field(default=9, ge=2, le=33)
+    factor: Literal[4, 8] = 8
     fps: float = Field(default=30, gt=0, le=120)
     size: tuple[Side, Side] = (640, 608)
     buckets: tuple[tuple[Side, Side], ...] = ()

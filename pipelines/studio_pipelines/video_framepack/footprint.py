@@ -27,7 +27,7 @@ from studio.plugin import (
     text_bytes,
 )
 
-from .catalogued import FACTOR, VideoSettings, settings_of, shape_of
+from .catalogued import VideoSettings, settings_of, shape_of
 from .request import FilmRequest
 from .sections import HISTORY, KEPT
 
@@ -142,10 +142,10 @@ def _first_frame(request: FilmRequest, shape: NetworkShape) -> Stage:
 # -- the sections ------------------------------------------------------------------------------------------------
 
 
-def tokens_of(request: FilmRequest) -> int:
+def tokens_of(request: FilmRequest, factor: int = 8) -> int:
     """What the transformer sees of the film at once: a section, the first frame and the history, which is put into
     fewer tokens the longer ago it is. Latents are joined by 2 × 2, the history's also over time."""
-    width, height = request.width // FACTOR, request.height // FACTOR
+    width, height = request.width // factor, request.height // factor
     _, two, four = HISTORY
     fine = (request.schedule.window + 2) * (width // 2) * (height // 2)
     return fine + _patched(two, width, height, 2) + _patched(four, width, height, 4)
@@ -158,7 +158,7 @@ def _patched(latents: int, width: int, height: int, times: int) -> int:
 def _denoise(request: FilmRequest, settings: VideoSettings, shapes: Mapping[str, NetworkShape]) -> Stage:
     """Each step is one call of all blocks for each prompt that counts. Steps that a cache passes over are not taken
     off: how many there are depends on the film."""
-    shape, seen = shapes["transformer"], tokens_of(request)
+    shape, seen = shapes["transformer"], tokens_of(request, settings.factor)
     config = shape.config
     words = settings.max_sequence_length + _patches(shapes["image_encoder"])
     probes = tuple(
@@ -170,7 +170,7 @@ def _denoise(request: FilmRequest, settings: VideoSettings, shapes: Mapping[str,
         for kind, number in (("dual", "num_layers"), ("single", "num_single_layers"))
     )
     width = int(config.get("num_attention_heads", 24)) * int(config.get("attention_head_dim", 128))
-    latent = (request.width // FACTOR) * (request.height // FACTOR) * int(config.get("in_channels", 16))
+    latent = request.width * request.height // settings.factor**2 * int(config.get("in_channels", 16))
     prompts = len(set(request.prompts)) + request.guided
     held = 4 * latent * (KEPT + 2 + 8 * request.schedule.window)  # history in fp32, and what a sampler remembers
     held += 2 * prompts * settings.max_sequence_length * int(config.get("text_embed_dim", 4096))
