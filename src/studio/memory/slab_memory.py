@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -39,11 +40,15 @@ class Slab:
         self.data: Tensor = torch.frombuffer(memory, dtype=torch.uint8)[:size_bytes]
 
     def pin(self) -> None:
-        """Lock the pages, so that CUDA copies from them at the full speed of the bus and without waiting."""
+        """Lock the pages, so that CUDA copies from them at the full speed of the bus and without waiting.
+
+        Raises ``DoesNotFit`` if the system does not lock as much.
+        """
         if not self.size_bytes:
             return
         code = torch.cuda.cudart().cudaHostRegister(self.data.data_ptr(), self.size_bytes, _PORTABLE)  # type: ignore[no-untyped-call]
         if int(code) != 0:
+            _forget_error()
             raise DoesNotFit(f"The system does not lock {format_bytes(self.size_bytes)} of RAM (CUDA {code}).", _LESS)
         self._locked_at = self.data.data_ptr()
 
@@ -53,6 +58,13 @@ class Slab:
             torch.cuda.cudart().cudaHostUnregister(self._locked_at)  # type: ignore[no-untyped-call]
             self._locked_at = None
         self.data = torch.empty(0, dtype=torch.uint8)
+
+
+def _forget_error() -> None:
+    """CUDA keeps a failed call's code for whoever asks next in this thread, and torch asks after each kernel: without
+    this an innocent one would be blamed."""
+    with suppress(RuntimeError):
+        torch.zeros(1, device="cuda")
 
 
 def packed(layouts: Mapping[str, Layout]) -> list[list[str]]:

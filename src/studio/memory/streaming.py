@@ -157,18 +157,21 @@ class Stream:
         """Put the module back as it was and free the device's memory. May be called twice."""
         if self._feeder is not None:
             self._feeder.shutdown(wait=True, cancel_futures=True)
-        if self._lane is not None:
-            self._lane.finish()
-        for undo in self._undo:
-            undo()
-        if self._binding is not None:
-            self._binding.restore()
-        for slot in self._slots:
-            slot.close()
-        self._binding = self._feeder = None
-        self._units, self._slots, self._undo = [], [], []
-        self._views.clear()
-        self._work = self._empty(0)
+        try:
+            if self._lane is not None:
+                self._lane.finish()  # raises what went wrong on the card meanwhile
+        finally:
+            for undo in self._undo:
+                undo()
+            if self._binding is not None:
+                self._binding.restore()
+            slots, self._slots = self._slots, []
+            self._binding = self._feeder = None
+            self._units, self._undo = [], []
+            self._views.clear()
+            for slot in slots:
+                slot.close()
+            self._work = self._empty(0)
 
     def _empty(self, size_bytes: int) -> Tensor:
         with torch.inference_mode(False):
