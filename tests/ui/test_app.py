@@ -11,12 +11,14 @@ import pytest
 from starlette.testclient import TestClient
 
 from studio.core import Studio
+from studio.errors import JobFailed
 from studio.events import Artefact
 from studio.ui.guard import Gate
 from studio.ui.house import House
 from studio.ui.i18n import words_of
 from studio.ui.server import build_app, hosts_of
 from studio.ui.tabs.make import pull_box
+from studio.ui.view import forecast_line
 from toolbox import until
 
 # Gradio leaves an event loop behind when it is imported.
@@ -224,6 +226,24 @@ def test_sizes_are_estimated_and_a_notice_is_told_before_a_download(studio: Stud
     html = pull_box(house, told, say)
     assert "Not for &lt;everybody&gt;." in html
     assert 'data-sure="Not for &lt;everybody&gt;.' in html
+
+
+def test_what_does_not_fit_is_said_and_can_be_tried_anyway(client: TestClient, studio: Studio) -> None:
+    line = forecast_line(House(studio).fits.ask("paint", {"needs_gib": 1000}), words_of("en"))
+    assert "does not fit" in line
+    assert "1000" in line or "1,000" in line
+    job = studio.submit("paint", prompt="much", needs_gib=1000)
+    with pytest.raises(JobFailed):
+        job.result()
+    html = live(client, "jobs?show=trouble")
+    assert "It needs 1000 GiB." in html
+    assert "--run-anyway" not in html
+    assert f'data-do="anyway" data-id="{job.id}"' in html
+    assert do(client, do="anyway", id=job.id).json() == {"said": "Queued."}
+    [tried] = studio.jobs.find(limit=1)
+    until("its end", lambda: studio.queue.get(tried.id).ended)
+    assert (tried.params, studio.queue.get(tried.id).state) == (job.row.params, "done")
+    assert "This does not fit, and runs anyway." in live(client, f"result?tab=image&job={tried.id}")
 
 
 def test_the_machine_tells_what_it_has(client: TestClient) -> None:

@@ -55,6 +55,14 @@ def _again(house: House, say: Words, asked: Asked) -> str:
     return say("said.queued")
 
 
+def _anyway(house: House, say: Words, asked: Asked) -> str:
+    """A request that no plan fits, with the nearest one that would."""
+    row = house.studio.queue.get(_id(asked))
+    house.studio.submit(row.model, priority=PERSON_WAITS, run_anyway=True, **row.params)
+    house.studio.work()
+    return say("said.queued")
+
+
 def _send(house: House, say: Words, asked: Asked) -> str:
     """A result to the model that needs nothing else."""
     made = house.studio.artefacts.get(_id(asked, "artefact"))
@@ -167,6 +175,6 @@ def _branch(house: House, _say: Words, asked: Asked) -> str:
 _ACTIONS: dict[str, Callable[[House, Words, Asked], str]] = {
     "cancel": _cancel, "retry": _retry, "again": _again, "first": _first, "up": _up, "down": _down, "pause": _pause,
     "resume": _resume, "unload": _unload, "pull": _pull, "remove": _remove, "delete": _delete,
-    "send": _send, "stop-pull": _stop_pull, "cancel-batch": _cancel_batch,
+    "anyway": _anyway, "send": _send, "stop-pull": _stop_pull, "cancel-batch": _cancel_batch,
     "delete-chat": _delete_chat, "branch": _branch,
 }  # fmt: skip

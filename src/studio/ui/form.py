@@ -88,6 +88,9 @@ def build_form(house: House, model: str, say: Words, *, leave: frozenset[str] = 
     seeds = [one for one in fields if one.widget == "seed"]
     small = [one for one in fields if _in_view(one) and one not in (*texts, *files, *seeds)]
     rest = [one for one in fields if one not in (*texts, *files, *seeds, *small)]
+    begins = {one.group for one in files if one.required}  # what cannot do without a file begins with it
+    early = [one for one in files if one.group in begins]
+    _draw_files(house, form, early, say, made)
     for number, one in enumerate(texts):
         plain = one if number == 0 else one.model_copy(update={"description": ""})
         made[one.name] = _draw(house, form, plain, say, lines=4 if number == 0 else 1)
@@ -95,10 +98,7 @@ def build_form(house: House, model: str, say: Words, *, leave: frozenset[str] = 
     for one in picked:
         _picked(house, form, spec, one, say, made)
     small = [one for one in _shapes(house, form, fields, small, say, made) if one not in picked]
-    if files:
-        with gr.Row(elem_classes="fields files"):
-            for number, one in enumerate(files):
-                _draw_file(house, form, one, files[:number], say, made)
+    _draw_files(house, form, [one for one in files if one not in early], say, made)
     with gr.Row(elem_classes="fields"):
         for one in small:
             made[one.name] = _draw(house, form, one.model_copy(update={"description": ""}), say)
@@ -127,6 +127,13 @@ def _shapes(
         for one in pair:
             made[one.name] = _draw(house, form, one.model_copy(update={"description": ""}), say)
     return [one for one in small if one not in pair]
+
+
+def _draw_files(house: House, form: Form, files: list[FieldSpec], say: Words, made: dict[str, Any]) -> None:
+    if files:
+        with gr.Row(elem_classes="fields files"):
+            for number, one in enumerate(files):
+                _draw_file(house, form, one, files[:number], say, made)
 
 
 def _draw_file(
@@ -268,7 +275,7 @@ def _file(one: FieldSpec, common: dict[str, Any], say: Words) -> Any:
             elem_classes="drop", **common,
         )  # fmt: skip
     if not one.multiple and kinds == {"audio"}:
-        return gr.Audio(type="filepath", sources=["upload", "microphone"], elem_classes="drop", **common)
+        return gr.Audio(type="filepath", sources=["upload", "microphone"], buttons=[], elem_classes="drop", **common)
     common.pop("min_width")
     return gr.File(
         type="filepath", file_count="multiple" if one.multiple else "single", height=120, elem_classes="drop", **common

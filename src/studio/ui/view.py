@@ -10,6 +10,7 @@ from typing import Any
 
 from studio.events import Artefact, Progress
 from studio.jobs.model import JobRow
+from studio.memory.plan_request import RUN_ANYWAY
 from studio.ui.fits import Forecast
 from studio.ui.house import House
 from studio.ui.i18n import Words
@@ -189,8 +190,17 @@ def trouble(job: JobRow, say: Words) -> str:
     """An end that is none: what happened, and the way out."""
     if job.state == "cancelled":
         return f'<div class="trouble quiet">{esc(say("jobs.was_cancelled"))}</div>'
-    hint = f"<p>{esc(job.hint)}</p>" if job.hint else ""
+    told = job.hint.replace(RUN_ANYWAY, "").strip()  # the page has a button for that
+    hint = f"<p>{esc(told)}</p>" if told else ""
     return f'<div class="trouble"><b>{esc(say("state." + job.state))}</b><p>{esc(job.error)}</p>{hint}</div>'
+
+
+def retry_tools(job: JobRow, say: Words) -> str:
+    """Once more; where no plan fits, also in spite of it."""
+    tools = button("retry", esc(say("jobs.retry")), kind="small", id=job.id)
+    if RUN_ANYWAY in job.hint:
+        tools += button("anyway", esc(say("jobs.anyway")), kind="small", id=job.id, sure=say("jobs.anyway_sure"))
+    return tools
 
 
 def clock(seconds: float, say: Words) -> str:

@@ -22,6 +22,7 @@ from studio.ui.view import (
     panel,
     progress_of,
     push,
+    retry_tools,
     share_of,
     trouble,
     what_of,
@@ -95,7 +96,7 @@ def _tools(row: JobRow, position: int, waiting: int, say: Words) -> str:
     elif row.state == "done":
         tools.append(button("again", esc(say("jobs.again")), kind="small", id=row.id))
     else:
-        tools.append(button("retry", esc(say("jobs.retry")), kind="small", id=row.id))
+        tools.append(retry_tools(row, say))
     return "".join(tools)
 
 

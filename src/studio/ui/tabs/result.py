@@ -21,6 +21,7 @@ from studio.ui.view import (
     figure,
     progress_of,
     push,
+    retry_tools,
     trouble,
     what_of,
 )
@@ -101,8 +102,7 @@ def _doing(house: House, row: JobRow, story: Story, say: Words) -> str:
     if row.ended:
         if row.state == "done":
             return ""
-        retry = button("retry", esc(say("jobs.retry")), kind="small", id=row.id)
-        return f'{trouble(row, say)}<div class="tools">{retry}</div>'
+        return f'{trouble(row, say)}<div class="tools">{retry_tools(row, say)}</div>'
     cancel = button("cancel", esc(say("jobs.cancel")), kind="small stop", id=row.id)
     if house.studio.queue.paused:
         resume = button("resume", esc(say("machine.resume")), kind="small primary")

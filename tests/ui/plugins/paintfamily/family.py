@@ -9,7 +9,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.plugin import Artefact, Context, Event, Params, Pipeline, Preview, Progress, input_file
+from studio.plugin import (
+    GIB,
+    Artefact,
+    Budget,
+    Context,
+    DoesNotFit,
+    Event,
+    Params,
+    Phase,
+    Pipeline,
+    Plan,
+    Preview,
+    Progress,
+    input_file,
+)
 
 
 class PaintParams(Params):
@@ -25,12 +39,21 @@ class PaintParams(Params):
     frame: bool = Field(default=False, description="With a frame.", json_schema_extra={"advanced": True})
     words: list[str] = Field(default=[], max_length=4, description="Words.", json_schema_extra={"advanced": True})
     image: Annotated[Path, input_file("image/png")] | None = Field(default=None, description="A picture to cover.")
+    needs_gib: int = Field(
+        default=0, ge=0, le=10**6, description="What it says that it needs.", json_schema_extra={"advanced": True}
+    )
     wait_for: str = Field(default="", description="Wait until this file exists.", json_schema_extra={"advanced": True})
 
 
 class Paint(Pipeline[PaintParams]):
     task = "text->image"
     Params = PaintParams
+
+    def plan(self, params: PaintParams, budget: Budget) -> Plan:
+        needed = params.needs_gib * GIB
+        if needed > budget.ram_bytes:
+            raise DoesNotFit(f"It needs {params.needs_gib} GiB.", "Ask for less.")
+        return Plan(model=self.spec.id, peak_ram_bytes=needed, phases=(Phase(name="load", ram_bytes=needed),))
 
     def generate(self, params: PaintParams, ctx: Context) -> Iterator[Event]:
         from PIL import Image
