@@ -1,7 +1,8 @@
 """What a torch family uses of the engine, inside ``load`` and ``generate``. Imports torch: never at a family's top.
 
 ``Networks`` and ``Part`` bring weights to the device as a plan says; ``read_index``, ``component_class`` and
-``part_of`` read a folder in diffusers' layout; ``live`` turns a blocking call that reports by callbacks into events.
+``part_of`` read a folder in diffusers' layout; ``live`` turns a blocking call that reports by callbacks into events;
+``Previewer`` shows what is unfinished.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from collections.abc import Callable, Iterator
 from studio.diffusers_layout import component_class, part_of, read_index
 from studio.errors import Cancelled
 from studio.events import Event
+from studio.latent_preview import Previewer
 from studio.memory.networks import Networks, Part, is_out_of_memory
 from studio.memory.slab_files import read_headers
 
 __all__ = [
-    "Networks", "Part", "component_class", "is_out_of_memory", "live", "part_of", "read_headers", "read_index",
+    "Networks", "Part", "Previewer", "component_class", "is_out_of_memory", "live", "part_of", "read_headers",
+    "read_index",
 ]  # fmt: skip
 
 

@@ -117,16 +117,15 @@ def test_previews_come_from_the_second_picture_on(loaded: Loaded) -> None:
 
 def test_previews_resemble_the_picture_whose_latents_they_were_learned_from(loaded: Loaded) -> None:
     """The last preview of a picture correlates with the picture more than with another one."""
-    from studio_pipelines.image_diffusion.preview import Previewer
+    from studio.torch_plugin import Previewer
 
     torch.manual_seed(0)
     colours = torch.rand(3, 8, 8)
-    grid = torch.einsum("oc,chw->ohw", torch.randn(4, 3), colours)[None]
+    grid = torch.einsum("oc,chw->ohw", torch.randn(4, 3), colours)
     pixels = (colours.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
     file = loaded.workdir / "preview.json"
-    request: Any = type("Size", (), {"width": 64, "height": 64})()
-    Previewer(file).learn(grid, request, Image.fromarray(pixels))
-    path = Previewer(file).save(grid, request, loaded.workdir / "preview.png")
+    Previewer(file).learn(grid, Image.fromarray(pixels))
+    path = Previewer(file).save(grid, 64, loaded.workdir / "preview.png")
     assert path is not None
     shown = np.asarray(Image.open(path).resize((8, 8), Image.Resampling.BOX)).astype(float)
     assert np.corrcoef(shown.ravel(), pixels.astype(float).ravel())[0, 1] > 0.9

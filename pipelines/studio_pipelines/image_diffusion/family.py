@@ -91,7 +91,8 @@ class ImageDiffusion(Pipeline[ImageParams]):
         self, params: ImageParams, ctx: Context, made: list[Any], told: dict[str, Any]
     ) -> Callable[[Callable[[Event], None]], None]:
         """The request as a function of where its events go; it runs in a thread of its own."""
-        from .preview import Previewer
+        from studio.torch_plugin import Previewer
+
         from .request import ready
         from .run import Run
 

@@ -17,13 +17,14 @@ import torch
 from PIL import Image, ImageFilter
 
 from studio.plugin import Context, Event, Note, Preview, Progress
+from studio.torch_plugin import Previewer
 
 from .assemble import Assembled
 from .classes import DIFFUSION_SCHEDULERS, FLOW_SCHEDULERS
 from .lora import Adapter
 from .lora_attach import attach
 from .params import ImageParams
-from .preview import Previewer
+from .preview import unpacked
 from .prompt_cut import cut_notes
 from .prompts import weighted
 from .request import Request
@@ -86,8 +87,8 @@ class Run:
             images: list[Image.Image] = self.pipeline(**arguments, output_type="pil").images
         finally:
             vae.decode = decode
-        if self._last is not None:
-            self.previewer.learn(self._last, self.request, images[0])
+        if self._last is not None and (grid := unpacked(self._last, self.request)) is not None:
+            self.previewer.learn(grid, images[0])
         return images
 
     def _decode(self, latents: torch.Tensor) -> list[Image.Image]:
@@ -185,8 +186,9 @@ class Run:
 
     def _show(self, latents: torch.Tensor, done: int) -> None:
         """The unfinished picture after ``done`` steps, once the model's factors are known."""
-        path = self.previewer.save(latents, self.request, self.ctx.workdir / f"preview-{done}.jpg")
-        if path is not None:
+        grid, file = unpacked(latents, self.request), self.ctx.workdir / f"preview-{done}.jpg"
+        longest = max(self.request.width, self.request.height)
+        if grid is not None and (path := self.previewer.save(grid, longest, file)) is not None:
             self.emit(Preview(path=str(path), media_type="image/jpeg"))
 
 
