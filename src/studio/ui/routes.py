@@ -142,7 +142,9 @@ class _Server:
                     raise ValueError("too many pixels")
                 image.thumbnail((THUMB, THUMB))
                 temporary = place.with_suffix(".part")
-                (image if image.mode in ("RGB", "RGBA") else image.convert("RGBA")).save(temporary, "WEBP", quality=82)
+                (image if image.mode in ("RGB", "RGBA") else image.convert("RGBA")).save(
+                    temporary, "WEBP", quality=82, method=1
+                )
             temporary.replace(place)
         return place
 
