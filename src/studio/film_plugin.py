@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from studio.files import whole, write_whole
-from studio.film.joined import Facts, facts, frames_of, join, poster
+from studio.film.joined import Facts, cut, facts, frames_of, join, poster
 from studio.film.moving import MAX_GIF_FRAMES, write_gif
 from studio.film.packets import packets_sha256
 from studio.film.segments import Segment, expected_bytes, write_segment, write_webm
 
 __all__ = [
-    "MAX_GIF_FRAMES", "Facts", "Segment", "expected_bytes", "facts", "frames_of", "join", "packets_sha256", "poster",
-    "whole", "write_gif", "write_segment", "write_webm", "write_whole",
+    "MAX_GIF_FRAMES", "Facts", "Segment", "cut", "expected_bytes", "facts", "frames_of", "join", "packets_sha256",
+    "poster", "whole", "write_gif", "write_segment", "write_webm", "write_whole",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from drawn import frames, tone
 from PIL import Image, ImageSequence
 
 from studio.errors import StudioError
-from studio.film.joined import facts, frames_of, join, poster
+from studio.film.joined import cut, facts, frames_of, join, poster
 from studio.film.moving import write_gif
 from studio.film.segments import write_segment, write_webm
 
@@ -83,6 +83,20 @@ def test_segments_are_joined_packet_by_packet(segments: list[Path], tmp_path: Pa
 def test_the_order_is_the_given_one(segments: list[Path], tmp_path: Path) -> None:
     join(segments[1::-1], tmp_path / "film.mp4", FPS)
     assert packets(tmp_path / "film.mp4") == packets(segments[1]) + packets(segments[0])
+
+
+def test_a_film_is_cut_where_it_was_joined(segments: list[Path], tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    join(segments, film, FPS)
+    again = [tmp_path / f"again-{number}.mp4" for number in range(3)]
+    cut(film, [(range(37), again[0]), (range(37, 73), again[1]), (range(73, 74), again[2])], FPS)
+    assert [packets(path) for path in again] == [packets(path) for path in segments]
+    join(again, tmp_path / "joined.mp4", FPS)
+    assert (tmp_path / "joined.mp4").read_bytes() == film.read_bytes()
+    for wrong, words in ((range(38, 40), "cannot be cut at frame 38"), (range(73, 80), "has 74 frames")):
+        with pytest.raises(StudioError, match=words):
+            cut(film, [(wrong, tmp_path / "wrong.mp4")], FPS)
+    assert not (tmp_path / "wrong.mp4").exists()
 
 
 def test_segments_of_other_films_are_refused(segments: list[Path], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from studio.errors import BadRequest
 from studio.forms import field_specs, validate
 from studio.plugin import ModelSpec
-from studio_pipelines.video_framepack.asked import asked, check_pictures, fps_of, pictured
+from studio_pipelines.video_framepack.asked import asked, check_pictures, fps_of, pictured, without_words
 from studio_pipelines.video_framepack.catalogued import BUCKETS_640, VideoSettings
 from studio_pipelines.video_framepack.params import VideoParams
 from studio_pipelines.video_framepack.request import FilmRequest
@@ -113,6 +113,12 @@ def test_a_broken_picture(picture: Path, tmp_path: Path, which: str) -> None:
     params = VideoParams(**{"prompt": "x", "image": picture, which: broken})
     with pytest.raises(BadRequest, match=f"--{which.replace('_', '-')}: broken.png is a broken picture"):
         check_pictures(params)
+
+
+def test_a_plan_needs_no_words(picture: Path) -> None:
+    params = VideoParams(image=Path("${picture.path}"), section_prompts=["one"], seconds=6, true_cfg_scale=2)
+    made = asked(without_words(params), FORWARD, "m")
+    assert made.schedule.sections == 5 and made.guided and (made.width, made.height) == FORWARD.size
 
 
 def test_every_field_has_french_words() -> None:

@@ -12,13 +12,13 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from studio.film_plugin import packets_sha256, write_whole
+from studio.film_plugin import cut, packets_sha256, write_whole
 from studio.plugin import GIB, BadRequest
 
 from .kept import Kept
 from .params import VideoParams
 from .request import FilmRequest
-from .sections import Sampling
+from .sections import Sampling, Schedule
 
 LIMIT_BYTES = 4 * GIB
 ABOUT = "about.json"
@@ -96,8 +96,12 @@ def _check_same(about: About, request: FilmRequest, model: str, name: str) -> No
         )
 
 
-def lay_out(start: Beginning, kept: Kept) -> None:
-    """Put the latents that stay where a resumed film looks for them. Raises ``BadRequest`` if they have gone."""
+def lay_out(start: Beginning, film: Path, kept: Kept, schedule: Schedule, fps: int) -> int:
+    """Put what stays where a resumed film looks for it: latents, and segments cut from the film.
+
+    Returns how many sections are then whole: all that stay, but for one that was the film's last and is not any more,
+    whose frames at the seam must be decoded anew. Raises ``BadRequest`` if the film was let go meanwhile.
+    """
     for section in (None, *range(start.sections)):
         target = kept.latents_path(section)
         if target.is_file():
@@ -109,6 +113,11 @@ def lay_out(start: Beginning, kept: Kept) -> None:
                 "The sections of the film were let go while this job waited.", "Make the film once more."
             ) from error
         write_whole(target, content)
+    about = read_about(start.folder)
+    whole = min(start.sections, about.sections - 1 if about is not None else 0)
+    settled = [(schedule.settled(section), kept.segment_path(section)) for section in range(whole)]
+    cut(film, [(frames, path) for frames, path in settled if frames and not path.is_file()], fps)
+    return whole
 
 
 def put_away(film: Path, kept: Kept, about: About, cache: Path | None) -> None:

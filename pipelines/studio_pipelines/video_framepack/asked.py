@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from studio.film_plugin import MAX_GIF_FRAMES
 from studio.plugin import BadRequest
@@ -56,6 +57,13 @@ def asked(params: VideoParams, settings: VideoSettings, model: str) -> FilmReque
         step_cache=params.step_cache,
         sampler=None if params.scheduler == "auto" else params.scheduler,
     )
+
+
+def without_words(params: VideoParams) -> VideoParams:
+    """The same for a plan, which may be made before anything is written: words do not change what a film takes."""
+    negative = "-" if params.true_cfg_scale > 1 else ""
+    left_out: dict[str, Any] = {"section_prompts": [], "film": None, "from_section": None}
+    return params.model_copy(update={"prompt": "-", "negative_prompt": negative, **left_out})
 
 
 def check_pictures(params: VideoParams) -> None:

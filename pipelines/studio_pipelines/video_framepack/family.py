@@ -22,7 +22,7 @@ from studio.plugin import (
 )
 
 from .again import About, beginning, lay_out, put_away
-from .asked import asked, check_pictures, fps_of, pictured
+from .asked import asked, check_pictures, fps_of, pictured, without_words
 from .catalogued import settings_of
 from .footprint import footprint
 from .kept import Kept
@@ -58,7 +58,8 @@ class VideoFramepack(Pipeline[VideoParams]):
 
     def footprint(self, params: VideoParams) -> Footprint:
         """Bytes and operations of encoding, denoising and decoding, section by section."""
-        return footprint(self.spec, self.files, asked(params, settings_of(self.spec), self.spec.id))
+        settings = settings_of(self.spec)
+        return footprint(self.spec, self.files, asked(without_words(params), settings, self.spec.id))
 
     def load(self, plan: Plan) -> None:
         """Read the networks as planned; nothing is on the card before it is called."""
@@ -84,17 +85,18 @@ class VideoFramepack(Pipeline[VideoParams]):
         if params.film is not None and stays is None:
             raise BadRequest("--film needs a home whose cache holds the film's sections.", "Leave it out.")
         ctx.keep()
-        if stays is not None:
-            lay_out(stays, kept)
+        whole = 0
+        if stays is not None and params.film is not None and kept.state() is None:
+            whole = lay_out(stays, params.film, kept, request.schedule, fps_of(params, settings))
         notes: list[str] = []
         try:
-            yield from live(self._work(params, request, kept, ctx, notes))
+            yield from live(self._work(params, request, kept, ctx, notes, whole))
         finally:
             model.settle()
         yield from self._joined(params, request, kept, ctx, notes)
 
     def _work(
-        self, params: VideoParams, request: FilmRequest, kept: Kept, ctx: Context, notes: list[str]
+        self, params: VideoParams, request: FilmRequest, kept: Kept, ctx: Context, notes: list[str], whole: int
     ) -> Callable[[Callable[[Event], None]], None]:
         """The sections as a function of where their events go; it runs in a thread of its own."""
         from .filming import film
@@ -102,7 +104,7 @@ class VideoFramepack(Pipeline[VideoParams]):
         model, fps = self._model, fps_of(params, settings_of(self.spec))
 
         def work(emit: Callable[[Event], None]) -> None:
-            notes.extend(film(model, request, kept, fps, ctx, emit))
+            notes.extend(film(model, request, kept, fps, ctx, emit, whole))
 
         return work
 

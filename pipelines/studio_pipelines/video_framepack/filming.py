@@ -44,8 +44,12 @@ class Pace:
         return None if this is None or whole is None else this + (self.sections - 1 - section) * whole
 
 
-def film(model: Assembled, request: FilmRequest, kept: Kept, fps: int, ctx: Context, emit: Emit) -> list[str]:
+def film(
+    model: Assembled, request: FilmRequest, kept: Kept, fps: int, ctx: Context, emit: Emit, whole: int = 0
+) -> list[str]:
     """Make what is not made yet of all sections; afterwards ``kept.segments()`` is the film.
+
+    ``whole``: that many sections were laid out from an earlier film, with latents and segments.
 
     Returns what the engine had to change for want of memory. Raises ``NoSpace`` with the bytes that the rest needs;
     what is finished stays.
@@ -53,7 +57,7 @@ def film(model: Assembled, request: FilmRequest, kept: Kept, fps: int, ctx: Cont
     model.networks.notes.clear()
     filming = _Filming(model, request, kept, fps, ctx, emit, Pace(request.steps, request.schedule.sections))
     filming.loop = Loop(model, request, check=ctx.check, step=filming.step, keep=filming.keep)
-    filming.run()
+    filming.run(whole)
     return filming.told
 
 
@@ -72,7 +76,7 @@ class _Filming:
     loop: Loop = field(init=False)
     _begun: float = 0.0
 
-    def run(self) -> None:
+    def run(self, whole: int) -> None:
         count = self.request.schedule.sections
         found = self.kept.state()
         if found is not None and found[0]:
@@ -82,12 +86,27 @@ class _Filming:
             return
         self.emit(Progress(phase="encode", done=0, total=1))
         self.loop.encode()
-        state = State(*found) if found is not None else self.loop.begin(self.kept.latents(None))
-        if found is None:
-            self.kept.write_latents(None, state.tensors["start"])
+        state = State(*found) if found is not None else self._begun_from(whole)
         self.emit(Progress(phase="encode", done=1, total=1))
         while state.section < count:
             state = self._section(state)
+
+    def _begun_from(self, whole: int) -> State:
+        """The state of a film of which nothing is made, or ``whole`` sections of an earlier one."""
+        start = self.kept.latents(None)
+        latents = [held for section in range(whole) if (held := self.kept.latents(section)) is not None]
+        state = self.loop.resume(whole, latents, start) if whole else self.loop.begin(start)
+        self.kept.write_latents(None, state.tensors["start"])
+        if whole:
+            self.kept.write_state(whole, state.tensors)
+            self._show(whole)
+        return state
+
+    def _show(self, sections: int) -> None:
+        """The segments of an earlier film, in the order in which they were made."""
+        for section in range(sections):
+            if self.request.schedule.settled(section):
+                self.emit(Preview(path=str(self.kept.segment_path(section)), media_type="video/mp4"))
 
     def _section(self, state: State) -> State:
         """One section: denoised, decoded, on the disk, shown."""

@@ -74,6 +74,33 @@ def join(segments: Sequence[Path], target: Path, fps: int, sound: Path | None = 
     return Segment(target, number, width, height, target.stat().st_size)
 
 
+def cut(film: Path, parts: Sequence[tuple[range, Path]], fps: int) -> None:
+    """The reverse of ``join``: ``parts`` of a film, each from a key frame on, as segments, packet by packet.
+
+    Frames are counted from 0. Raises ``StudioError`` where a part does not begin with a key frame or is not there.
+    """
+    import av
+
+    for frames, target in parts:
+        number = 0
+        with opened(film, "video/mp4") as source, whole(target, film.stat().st_size) as temporary:
+            stream: Any = source.streams.video[0]
+            with av.open(temporary, "w", format="mp4", options=muxing("mp4")) as segment:
+                copied = segment.add_stream_from_template(stream)
+                for packet in source.demux(stream):
+                    if packet.size and number in frames:
+                        if number == frames.start and not packet.is_keyframe:
+                            raise StudioError(f"{film.name} cannot be cut at frame {number}.")
+                        packet.time_base = Fraction(1, fps)
+                        packet.pts = packet.dts = number - frames.start
+                        packet.duration = 1
+                        packet.stream = copied
+                        segment.mux(packet)
+                    number += bool(packet.size)
+            if number < frames.stop:
+                raise StudioError(f"{film.name} has {number} frames, so none can be cut up to {frames.stop}.")
+
+
 def _head(stream: Any) -> tuple[bytes, int, int]:
     """What a decoder must know before the first packet: joined packets share it."""
     return bytes(stream.codec_context.extradata or b""), stream.width, stream.height
