@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from studio.catalogue import Catalogue
 from studio.errors import DoesNotFit
 from studio.forms import validate
@@ -24,7 +26,8 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- card-table:begin (scripts/card_table.py writes this) -->\n", "<!-- card-table:end -->"
 CARDS_GIB = (6, 8, 12, 16, 24)
 RAM_BYTES = 16 * GIB
-SHOWN = ("text-llm", "image-diffusion")
+SHOWN = ("text-llm", "image-diffusion", "video-framepack")
+_NONE = FieldInfo(default=None)
 ACTIVATIONS = README.parent / ".cache" / "activations"
 
 
@@ -32,9 +35,10 @@ def cell(spec: ModelSpec, registry: Registry, card_gib: int) -> str:
     """The planner's choice on an empty card: ``"8k, all"``, ``"bf16, 20/57"`` or a dash."""
     family = registry.get(spec.pipeline)
     pipeline = family(spec)
-    pipeline.uses_card = lambda: True  # type: ignore[attr-defined] # the table is about cards
+    pipeline.uses_card = lambda: True  # the table is about cards
     budget = Budget(vram_bytes=card_gib * GIB - VRAM_MARGIN_BYTES, ram_bytes=RAM_BYTES, threads=4)
-    params = validate(family.Params, {**spec.defaults, "prompt": "x"})
+    given = {"image": "picture.png"} if family.Params.model_fields.get("image", _NONE).is_required() else {}
+    params = validate(family.Params, {**spec.defaults, "prompt": "x", **given})
     try:
         plan = make_plan(pipeline, params, budget, resolve=_resolved).plan
     except DoesNotFit:
