@@ -91,12 +91,21 @@ class Component(_Data):
     class_name: str = Field(alias="class")
 
 
+class CardWords(_Data):
+    """The sentences of a card in another language; ``notice`` is the source's."""
+
+    good_at: str
+    limits: str
+    notice: str = ""
+
+
 class Card(_Data):
-    """What a person wants to know before choosing the model."""
+    """What a person wants to know before choosing the model; ``fr``: in French, where somebody translated it."""
 
     languages: tuple[str, ...]
     good_at: str
     limits: str
+    fr: CardWords | None = None
 
 
 class ModelSpec(_Data):
@@ -120,6 +129,15 @@ class ModelSpec(_Data):
     task: str | None = Field(default=None, pattern=r"^[a-z0-9+]+->[a-z0-9+]+$")
     card: Card | None = None
     proof: Literal["weights", "shape", "tiny", "none"] = "none"
+
+    def words(self, language: str) -> CardWords | None:
+        """The card and the notice in a language, in English where they are not translated."""
+        if self.card is None:
+            return None
+        if language == "fr" and self.card.fr is not None:
+            return self.card.fr
+        notice = self.source.notice if self.source else ""
+        return CardWords(good_at=self.card.good_at, limits=self.card.limits, notice=notice)
 
     @property
     def licence(self) -> str:

@@ -228,6 +228,17 @@ def test_sizes_are_estimated_and_a_notice_is_told_before_a_download(studio: Stud
     assert 'data-sure="Not for &lt;everybody&gt;.' in html
 
 
+def test_cards_speak_the_language(client: TestClient, studio: Studio) -> None:
+    assert "Fits small cards" in live(client, "models?q=sdxl")
+    french = live(client, "models?q=sdxl", "/fr")
+    assert "Tient sur de petites cartes" in french
+    assert "Fits small cards" not in french
+    notice = live(client, "need?model=framepack-i2v-hy", "/fr")
+    assert "ne doit pas y être utilisé" in notice
+    translated = [spec.id for spec in studio.models if spec.card and spec.card.fr]
+    assert len(translated) >= 25
+
+
 def test_what_does_not_fit_is_said_and_can_be_tried_anyway(client: TestClient, studio: Studio) -> None:
     line = forecast_line(House(studio).fits.ask("paint", {"needs_gib": 1000}), words_of("en"))
     assert "does not fit" in line

@@ -72,7 +72,8 @@ def model_note(house: House, model: str | None, say: Words) -> str:
     if not model:
         return "<div></div>"
     spec = house.studio.models.get(model)
-    good = f"<span>{esc(spec.card.good_at)}</span>" if spec.card else ""
+    words = spec.words(say.language)
+    good = f"<span>{esc(words.good_at)}</span>" if words else ""
     return f'<div class="note-line">{live("need", model=model)}{good}</div>'
 
 
@@ -102,7 +103,8 @@ def pull_box(house: House, spec: ModelSpec, say: Words) -> str:
     fault = f'<div class="trouble"><p>{esc(pull.error)}</p></div>' if pull is not None and pull.error else ""
     gated = f"<small>{esc(say('models.gated'))}</small>" if spec.source and spec.source.gated else ""
     label = f"{word} · {size}" if size else word
-    notice = spec.source.notice if spec.source else ""
+    words, notice = spec.words(say.language), spec.source.notice if spec.source else ""
+    notice = words.notice or notice if words else notice
     told = f'<p class="notice">{esc(notice)}</p>' if notice else ""
     sure = {"sure": f"{notice}\n\n{say('models.notice_sure')}"} if notice else {}
     return f"{fault}{told}{button('pull', esc(label), kind='small primary', id=spec.id, **sure)}{gated}"

@@ -29,7 +29,8 @@ def render(house: House, say: Words, query: Mapping[str, str]) -> tuple[str, int
         task, here = house.task(spec), house.studio.models.files(spec.id) is not None
         if task is None or (kind in MODALITIES and modality_of(task) != kind) or (kind == "here" and not here):
             continue
-        text = " ".join([spec.id, task, spec.licence, spec.card.good_at if spec.card else ""]).casefold()
+        card = spec.words(say.language)
+        text = " ".join([spec.id, task, spec.licence, card.good_at if card else ""]).casefold()
         if all(word in text for word in words):
             pull = house.pulls.of(spec.id)
             busy = busy or (pull is not None and pull.running)
@@ -44,7 +45,8 @@ def render(house: House, say: Words, query: Mapping[str, str]) -> tuple[str, int
 
 def _card(house: House, say: Words, spec: ModelSpec, task: str, here: bool) -> str:
     forecast = house.fits.of(spec.id)
-    about = f"<p>{esc(spec.card.good_at)}</p><p class='limits'>{esc(spec.card.limits)}</p>" if spec.card else ""
+    words = spec.words(say.language)
+    about = f"<p>{esc(words.good_at)}</p><p class='limits'>{esc(words.limits)}</p>" if words else ""
     tongues = f" · {esc(', '.join(spec.card.languages))}" if spec.card and spec.card.languages else ""
     size = house.size(spec, say)
     size = f" · {esc(size)}" if size else ""
