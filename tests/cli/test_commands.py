@@ -29,6 +29,17 @@ def test_missing_weights_say_how_to_get_them_and_how_large_they_are(cli: Cli, ho
     assert json.loads(cli("jobs", "list", "--json", code=0).stdout) == []
 
 
+def test_where_a_licence_does_not_hold_is_said_before_the_download(cli: Cli, home: Path) -> None:
+    said = "does not hold in the European Union, the United Kingdom and South Korea"
+    shown = cli("models", "show", "framepack-i2v-hy", code=0).stdout
+    assert said in shown
+    assert "hunyuanvideo-community/HunyuanVideo: vae/*" in shown
+    pulled = cli("models", "pull", "framepack-i2v-hy", "--offline", code=1).stderr
+    assert 0 <= pulled.index(said) < pulled.index("Studio is offline")
+    first = cli("models", "pull", "framepack-i2v-hy", "--offline", "--json", code=1).stdout.splitlines()[0]
+    assert said in json.loads(first)["text"]
+
+
 def test_doctor_says_which_llama_build_is_installed(cli: Cli, starter_home: Path) -> None:
     told = json.loads(cli("doctor", "--json", code=0).stdout)
     assert told["llama_cpp"]["version"] == version("llama-cpp-python")

@@ -133,12 +133,13 @@ def dtype_of(role: str, device: torch.device) -> torch.dtype:
 def _other(role: str, folder: Path) -> Any:
     """A tokenizer, image processor or scheduler, of the class that its own configuration names."""
     from diffusers import FlowMatchEulerDiscreteScheduler
-    from transformers import AutoTokenizer, CLIPTokenizer, SiglipImageProcessor
+    from transformers import AutoTokenizer, CLIPTokenizer, SiglipImageProcessorPil
 
     kinds: dict[str, Any] = {
         "tokenizer": partial(AutoTokenizer.from_pretrained, trust_remote_code=False),
         "tokenizer_2": CLIPTokenizer.from_pretrained,
-        "feature_extractor": SiglipImageProcessor.from_pretrained,
+        # Pillow's, whatever is installed: with torchvision another one would scale the picture to other values.
+        "feature_extractor": SiglipImageProcessorPil.from_pretrained,
         "scheduler": FlowMatchEulerDiscreteScheduler.from_pretrained,
     }
     return kinds[role](str(folder), local_files_only=True)
