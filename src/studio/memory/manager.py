@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from studio.memory.heap import trim_heap
 from studio.pipeline import Budget, Pipeline, Plan
 
 log = logging.getLogger(__name__)
@@ -171,6 +172,7 @@ class MemoryManager:
         self._entries.remove(entry)
         entry.pipeline.unload()
         gc.collect()
+        trim_heap()
 
     def release_idle(self, seconds: float) -> None:
         """Unload what was not used for so long, parked or not."""

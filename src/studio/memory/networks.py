@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from studio.errors import StudioError
+from studio.memory.heap import trim_heap
 from studio.memory.network_tiles import Tiles
 from studio.memory.slab_cache import trim_cache
 from studio.memory.slabs import REST, Slabs, Source, load_slabs, streamed_names
@@ -97,12 +98,14 @@ class Networks(Mapping[str, nn.Module]):
         self._alone = bool(settings.get("free_after_use"))
         self._cache = cache
         self._networks: dict[str, _Network] = {}
+        self._ran = ""
         try:
             for number, part in enumerate(parts):
                 loaded(number, len(parts))
                 network = self._load(part, settings.get("networks", {}).get(part.name, {}))
                 network.tiles.set((tiles or {}).get(part.name))
                 self._networks[part.name] = network
+                trim_heap()  # each of the reading threads has kept some
             if self._cache is not None:
                 trim_cache(self._cache / "weights", CACHE_BYTES)
         except BaseException:
@@ -142,6 +145,7 @@ class Networks(Mapping[str, nn.Module]):
         for network in self._networks.values():
             self._send_home(network)
         _empty_cache(self.device)
+        trim_heap()
 
     def settle(self) -> None:
         """After a request, ended well or not: what the plan does not keep on the device goes."""
@@ -158,6 +162,7 @@ class Networks(Mapping[str, nn.Module]):
         self._networks.clear()
         gc.collect()
         _empty_cache(self.device)
+        trim_heap()
 
     @property
     def on_device(self) -> list[str]:
@@ -274,6 +279,9 @@ class Networks(Mapping[str, nn.Module]):
             for other in self._networks.values():
                 if other is not network and not other.inside:
                     self._send_home(other)
+        if network.part.name != self._ran:
+            self._ran = network.part.name
+            trim_heap()  # what the one before has left there does not fit this one's tensors
         if network.open:
             return
         stream = streamed(network.module, slabs=network.slabs, device=self.device, resident=network.resident)

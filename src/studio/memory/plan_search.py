@@ -33,8 +33,8 @@ PROCESS_BYTES = 2 * GIB
 ALLOCATOR_BYTES = 64 * MIB
 """What the C library keeps of what was freed in smaller pieces, at most: twice the largest size that it takes from its
 heap, which grows to 32 MiB (mallopt(3), M_TRIM_THRESHOLD)."""
-MEASURING_BYTES = 64 * MIB
-"""What measuring a processor's rates takes before the first model is loaded (``measuring.py``)."""
+LOADING_BYTES = 64 * MIB
+"""What reading and casting weights takes on a processor, and before the first model measuring its rates."""
 STAGING_BYTES = 256 * MIB
 """One pinned slab through which files are read."""
 
@@ -253,7 +253,7 @@ def fits(way: Way, stage: Stage, variant: Variant, machine: Machine) -> bool:
 def ram_needed(held: int, extra: int, machine: Machine) -> int:
     """The free memory in which ``held`` bytes of networks, pinned if there is a card, and ``extra`` can be."""
     if not machine.card:
-        return machine.base_ram + max(held + extra, MEASURING_BYTES)
+        return machine.base_ram + held + max(extra, LOADING_BYTES)
     return max(machine.base_ram + held + extra, round(held / PINNED_SHARE))
 
 

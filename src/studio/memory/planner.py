@@ -176,7 +176,7 @@ def _phases(chosen: Found, footprint: Footprint, machine: Machine, *, kept: bool
     load = Phase(
         name="load",
         vram_bytes=max(search.overhead(True) + way.device_bytes for way in chosen.ways) if machine.card else 0,
-        ram_bytes=held if machine.card else max(held, search.ram_needed(0, 0, machine)),
+        ram_bytes=held if machine.card else held + search.LOADING_BYTES,
         seconds=sum(way.load_s for way in chosen.ways),
     )
     return (load, *phases)

@@ -22,6 +22,8 @@ from studio.memory.storage import Entry, Layout, item_bytes
 from studio.memory.stream_codecs import encode
 
 _READ_BYTES = 64 * 1024**2
+_CAST_BYTES = 16 * 1024**2
+"""What is cast passes through a buffer of this size, one for each thread that reads."""
 
 
 class Reader(Protocol):
@@ -153,7 +155,7 @@ def read_exactly(source: StoredTensor, begin: int, out: Tensor) -> None:
 def _read_cast(source: StoredTensor, first: int, out: Tensor) -> None:
     """Read elements from ``first`` on in portions and cast into ``out`` (flat, compute type)."""
     width, numel = item_bytes(source.dtype), prod(out.shape)
-    step = _READ_BYTES // width
+    step = _CAST_BYTES // width
     portion = torch.empty(min(step, numel) * width, dtype=torch.uint8)
     for done in range(0, numel, step):
         count = min(step, numel - done)

@@ -21,48 +21,72 @@ NF4_VALUES = (
 )  # fmt: skip
 _FP8_MAX = 448.0
 _INT8_MAX = 127.0
+ENCODED_AT_ONCE = 4 * 1024 * 1024
+"""Weights; a multiple of ``NF4_BLOCK``."""
 
 
 def encode(weight: Tensor, storage: Storage, out: Tensor) -> None:
-    """Write ``weight`` (any float type, any shape) as ``storage`` into ``out``, uint8 of exactly ``stored_bytes``."""
-    if not torch.isfinite(weight).all():
-        raise ValueError("a weight that is not a finite number cannot be quantised")
+    """Write ``weight`` (any float type, any shape) as ``storage`` into ``out``, uint8 of exactly ``stored_bytes``.
+
+    A portion at a time: the steps between take sixteen bytes a weight.
+    """
     if storage in ("fp8", "int8"):
-        _encode_rows(weight.float().reshape(weight.shape[0], -1), storage, out)
+        _encode_rows(weight.reshape(weight.shape[0], -1), storage, out)
     elif storage in ("nf4", "nf4-dq"):
-        _encode_nf4(weight.float().flatten(), storage, out)
+        _encode_nf4(weight.reshape(-1), storage, out)
     else:
         raise ValueError(f"{storage} is not a quantised storage")
 
 
+def _finite(part: Tensor) -> Tensor:
+    """The same in 32 bits."""
+    if not torch.isfinite(part).all():
+        raise ValueError("a weight that is not a finite number cannot be quantised")
+    return part.float()
+
+
 def _encode_rows(rows: Tensor, storage: Storage, out: Tensor) -> None:
-    """``rows`` (outputs, inputs) fp32 -> codes, then one fp32 scale per row."""
+    """``rows`` (outputs, inputs) -> codes, then one fp32 scale per row."""
     limit = _FP8_MAX if storage == "fp8" else _INT8_MAX
-    scale = rows.abs().amax(dim=1, keepdim=True) / limit
-    scale.masked_fill_(scale < torch.finfo(torch.float32).tiny, 1.0)
-    codes = (rows / scale).clamp_(-limit, limit)
-    begin = scales_at(rows.numel())
-    if storage == "fp8":
-        out[: rows.numel()].view(torch.float8_e4m3fn).copy_(codes.flatten())
-    else:
-        out[: rows.numel()].view(torch.int8).copy_(codes.round_().flatten())
-    out[begin:].view(torch.float32).copy_(scale.flatten())
+    begin, width = scales_at(rows.numel()), rows.shape[1]
+    codes, scales = out[: rows.numel()], out[begin:].view(torch.float32)
+    step = max(1, ENCODED_AT_ONCE // max(1, width))
+    for first in range(0, rows.shape[0], step):
+        part = _finite(rows[first : first + step])
+        scale = part.abs().amax(dim=1, keepdim=True) / limit
+        scale.masked_fill_(scale < torch.finfo(torch.float32).tiny, 1.0)
+        scales[first : first + step].copy_(scale.flatten())
+        part = (part / scale).clamp_(-limit, limit).flatten()
+        place = codes[first * width : first * width + part.numel()]
+        if storage == "fp8":
+            place.view(torch.float8_e4m3fn).copy_(part)
+        else:
+            place.view(torch.int8).copy_(part.round_())
 
 
 def _encode_nf4(flat: Tensor, storage: Storage, out: Tensor) -> None:
-    """``flat`` (weights,) fp32 -> 4-bit indices, the earlier weight in the high half, then the block maxima."""
+    """``flat`` (weights,) -> 4-bit indices, the earlier weight in the high half, then the block maxima."""
     count = nf4_blocks(flat.numel())
-    blocks = torch.nn.functional.pad(flat, (0, count * NF4_BLOCK - flat.numel())).view(count, NF4_BLOCK)
-    maxima = blocks.abs().amax(dim=1)
+    step = ENCODED_AT_ONCE // NF4_BLOCK
+
+    def blocks(first: int) -> Tensor:
+        part = _finite(flat[first * NF4_BLOCK : (first + step) * NF4_BLOCK])
+        return torch.nn.functional.pad(part, (0, -part.numel() % NF4_BLOCK)).view(-1, NF4_BLOCK)
+
+    maxima = torch.cat([blocks(first).abs().amax(dim=1) for first in range(0, count, step)])
     begin = scales_at(nf4_packed_bytes(flat.numel()))
     if storage == "nf4":
         out[begin:].view(torch.float32).copy_(maxima)
     else:
         maxima = _encode_maxima(maxima, out[begin:])
     values = torch.tensor(NF4_VALUES)
+    borders = (values[1:] + values[:-1]) / 2
     divisor = maxima.masked_fill(maxima < torch.finfo(torch.float32).tiny, 1.0)
-    codes = torch.bucketize(blocks / divisor[:, None], (values[1:] + values[:-1]) / 2, out_int32=True).to(torch.uint8)
-    out[: count * NF4_BLOCK // 2].copy_((codes.view(-1, 2)[:, 0] << 4) | codes.view(-1, 2)[:, 1])
+    for first in range(0, count, step):
+        part = blocks(first) / divisor[first : first + step, None]
+        codes = torch.bucketize(part, borders, out_int32=True).to(torch.uint8).view(-1, 2)
+        place = out[first * NF4_BLOCK // 2 :][: codes.shape[0]]
+        place.copy_((codes[:, 0] << 4) | codes[:, 1])
 
 
 def _encode_maxima(maxima: Tensor, out: Tensor) -> Tensor:
