@@ -81,12 +81,12 @@ class VideoFramepack(Pipeline[VideoParams]):
         settings = settings_of(self.spec)
         request = pictured(params, asked(params, settings, self.spec.id))
         kept = Kept(ctx.workdir, request.schedule, _identity(self.spec, params))
-        stays = beginning(params, request, self.cache, self.spec.id)
-        if params.film is not None and stays is None:
-            raise BadRequest("--film needs a home whose cache holds the film's sections.", "Leave it out.")
         ctx.keep()
         whole = 0
-        if stays is not None and params.film is not None and kept.state() is None:
+        if params.film is not None and kept.state() is None:
+            stays = beginning(params, request, self.cache, self.spec.id)
+            if stays is None:
+                raise BadRequest("--film needs a home whose cache holds the film's sections.", "Leave it out.")
             whole = lay_out(stays, params.film, kept, request.schedule, fps_of(params, settings))
         notes: list[str] = []
         try:

@@ -99,6 +99,8 @@ class _Filming:
         self.kept.write_latents(None, state.tensors["start"])
         if whole:
             self.kept.write_state(whole, state.tensors)
+            # Also for the forecasts, which learn nothing from a run that made less than was planned.
+            self.emit(Note(text=f"{whole} of {self.pace.sections} sections stay as they were."))
             self._show(whole)
         return state
 

@@ -157,6 +157,8 @@ def facts(event: Artefact) -> list[str]:
         found.append(f"{info['tokens_per_s']:.1f} tokens/s")
     if "ttft_s" in info:
         found.append(f"first after {format_seconds(info['ttft_s'])}")
+    if "frames" in info and "seconds" in info:
+        found.append(f"{info['frames']} frames, {format_seconds(info['seconds'])}")
     if info.get("finish_reason") == "length":
         found.append("cut at max_tokens")
     return found or [format_bytes(event.bytes)]
