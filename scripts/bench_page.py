@@ -154,6 +154,7 @@ def bench_watched(chromium: Any, models: Path, pages: int = PAGES) -> dict[str, 
         context = chromium.new_context(locale="en-US", viewport={"width": 1000, "height": 700})
         context.set_default_timeout(300_000)
         first = context.new_page()
+        server.listening()
         first.goto(server.url)
         first.wait_for_selector(BOX)
         _say(first, "Hello.", tokens=8)
@@ -170,7 +171,7 @@ def bench_watched(chromium: Any, models: Path, pages: int = PAGES) -> dict[str, 
         before, begun = psutil.Process(server.process.pid).cpu_times(), time.perf_counter()
         _say(first, "Write a long story about the sea and a ship.", tokens=400)
         for page in shown:
-            page.wait_for_function("document.querySelectorAll('.turn.model:not(.writing) .facts').length === 2")
+            page.locator(".turn.model:not(.writing) .facts").nth(1).wait_for()
         wall = time.perf_counter() - begun
         after = psutil.Process(server.process.pid).cpu_times()
         written, tokens = _last_answer(server.home)
