@@ -60,3 +60,9 @@ def test_status_when_nobody_works(home: Path, cli: Cli, capsys: pytest.CaptureFi
     told = json.loads(cli("status", "--json", code=0).stdout)
     assert (told["working"], told["loaded"], told["running"]) == (False, [], [])
     assert "Nobody is working" in cli("status", code=0).stdout
+
+
+def test_what_a_killed_program_had_loaded_is_not_told(inline: Studio) -> None:
+    inline.queue.write_note("loaded", [{"model": "gone", "vram_bytes": 0, "ram_bytes": 1, "parked": False}])
+    inline.work()
+    until("the truth", lambda: inline.queue.note("loaded") == [])

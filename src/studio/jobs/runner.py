@@ -137,6 +137,7 @@ class Runner:
         interrupted = self._queue.recover()
         self._sweep(outputs=bool(interrupted))
         executor = self._make_executor()
+        self._tell(executor)  # what a killed program had loaded is gone
         try:
             while not self._stopping.is_set():
                 if self._queue.paused:

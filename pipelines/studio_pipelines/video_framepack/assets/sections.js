@@ -69,7 +69,8 @@ class SectionLine extends HTMLElement {
     const state = JSON.stringify([count, each, this.chosen, again, prompt, this.texts]);
     if (state === this.drawn) return;
     [this.drawn, this.drawnCount] = [state, count];
-    const from = (n) => (n * each).toFixed(1), word = (key, values) => this.words[key].replace(/\{(\w)\}/g, (_, name) => values[name]);
+    const number = (value) => value.toLocaleString(document.documentElement.lang, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+    const from = (n) => number(n * each), word = (key, values) => this.words[key].replace(/\{(\w)\}/g, (_, name) => values[name]);
     this.blocks.replaceChildren(...Array.from({ length: count }, (_, n) => {
       const block = document.createElement("button");
       Object.assign(block, { type: "button", textContent: n + 1, title: `${from(n)}–${from(n + 1)} s${this.texts[n] ? ` · ${this.texts[n]}` : ""}` });
@@ -77,7 +78,7 @@ class SectionLine extends HTMLElement {
       block.className = `${this.texts[n] ? "own" : ""} ${n === this.chosen ? "on" : ""}`;
       return block;
     }));
-    const total = ((Number(this.dataset.frames) * count + 1) / this.fps).toFixed(1);
+    const total = number((Number(this.dataset.frames) * count + 1) / this.fps);
     this.title_.textContent = `${this.words.title} · ${word("count", { n: count, s: total })}`;
     this.label.firstElementChild.textContent = `${word("section", { n: this.chosen + 1 })} · ${from(this.chosen)}–${from(this.chosen + 1)} s`;
     this.field.placeholder = prompt || this.words.same;
