@@ -12,10 +12,12 @@ from typing import Any
 import av
 import framepack_models
 import pytest
+import yaml
 from framepack_models import SECTION_S
 from PIL import Image
 
 from studio import Studio
+from studio.batch import submit_batch
 from studio.errors import BadRequest, JobFailed
 from studio.events import Artefact, Event, Note, Preview, Progress
 from studio.film.joined import facts
@@ -217,3 +219,21 @@ def test_bad_input_on_the_command_line(film_home: Path, picture: Path, tmp_path:
         done = cli("run", "tiny-forward", *args, code=2)
         assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert json.loads(cli("jobs", "list", "--json", code=0).stdout) == []
+
+
+def test_a_film_from_words_alone_is_a_chain(film_home: Path, plugins: Path, tmp_path: Path) -> None:
+    """A model that makes pictures makes the first frame; the film and what is made again of it follow."""
+    same = {"image": "${picture.path}", "seconds": 2 * SECTION_S, "seed": 5}
+    again = {**same, "film": "${film.path}", "from_section": 2, "prompt": "a blue boat"}
+    jobs = [
+        {"id": "picture", "model": "faulty", "params": {"picture": True}},
+        {"id": "film", "needs": ["picture"], "params": {**same, "prompt": "a red star"}},
+        {"id": "other", "needs": ["picture", "film"], "params": again},
+    ]
+    file = tmp_path / "chain.yaml"
+    file.write_text(yaml.safe_dump({"defaults": {"model": "tiny-forward"}, "jobs": jobs[1:] + jobs[:1]}))
+    with Studio(film_home, executor="inline") as studio:
+        rows = submit_batch(studio, file)
+        made = {str(row.step): studio.jobs.get(row.id).result()[0] for row in rows}
+        assert facts(Path(made["film"].path)).frames == facts(Path(made["other"].path)).frames == 25
+        assert made["film"].content_sha256 != made["other"].content_sha256
