@@ -32,7 +32,9 @@ def llama_tokenizer(length: int = 512) -> Any:
                 merges.append((grown, letter))
             grown += letter
             vocabulary.setdefault(grown, len(vocabulary))
-    return LlamaTokenizer(vocab=vocabulary, merges=merges, pad_token="<pad>", model_max_length=length)
+    return LlamaTokenizer(
+        vocab=vocabulary, merges=merges, pad_token="<pad>", model_max_length=length, padding_side="right"
+    )
 
 
 def framepack() -> Any:

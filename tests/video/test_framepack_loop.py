@@ -267,6 +267,32 @@ def test_change_adds_up_until_a_step_is_computed() -> None:
     assert cache.skipped == [1, 2, 4]
 
 
+# -- prompts without padding, as on a card --------------------------------------------------------------------------
+
+
+@both
+def test_prompts_cut_to_their_length_say_the_same_as_padded_ones(
+    model: Assembled, folder: Path, sampling: Sampling
+) -> None:
+    """Attention that sees no padding computes the same; other kernels round otherwise."""
+    request = asked(sampling, 2, negative_prompt="a dog on the sea", true_cfg_scale=2.0)
+    made = loaded(folder, {})
+    made.crops_words = True
+    masks: list[Any] = []
+    for block in (*made.transformer.transformer_blocks, *made.transformer.single_transformer_blocks):
+        block.register_forward_pre_hook(lambda _, given: masks.append(given[3]))
+    loop = Loop(made, request)
+    conditions = loop.encode()
+    assert conditions.negative is not None
+    lengths = {words.embeds.shape[1] for words in (*conditions.words.values(), conditions.negative)}
+    assert max(lengths) < 64 and len(lengths) == 2
+    cropped, padded = film(loop), film(Loop(model, request))
+    made.close()
+    assert masks and all(mask is None for mask in masks)
+    for one, other in zip(cropped, padded, strict=True):
+        torch.testing.assert_close(one.latents, other.latents, rtol=1e-3, atol=1e-3)
+
+
 # -- decoding ----------------------------------------------------------------------------------------------------
 
 

@@ -39,6 +39,9 @@ class Assembled:
         self.networks = networks
         self.components = dict(components)
         self.scheduler = components["scheduler"]
+        self.crops_words = networks.device.type == "cuda"
+        """Whether prompts are cut to their own length instead of padded and masked, as the reference does: the quickest
+        kernels of torch's attention take no mask. On a processor nothing is gained, and the sums are diffusers' own."""
 
     @property
     def device(self) -> torch.device:
@@ -136,7 +139,8 @@ def _other(role: str, folder: Path) -> Any:
     from transformers import AutoTokenizer, CLIPTokenizer, SiglipImageProcessorPil
 
     kinds: dict[str, Any] = {
-        "tokenizer": partial(AutoTokenizer.from_pretrained, trust_remote_code=False),
+        # Padding behind the prompt, which Llama's tokenizer does not do by itself: the template is cut off in front.
+        "tokenizer": partial(AutoTokenizer.from_pretrained, trust_remote_code=False, padding_side="right"),
         "tokenizer_2": CLIPTokenizer.from_pretrained,
         # Pillow's, whatever is installed: with torchvision another one would scale the picture to other values.
         "feature_extractor": SiglipImageProcessorPil.from_pretrained,

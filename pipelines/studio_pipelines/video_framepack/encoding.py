@@ -58,6 +58,8 @@ def _words(model: Assembled, prompts: Iterable[str], dtype: torch.dtype) -> dict
         pipe = model.pipeline("text_encoder", "tokenizer")
         for prompt in prompts:
             embeds, _, mask = pipe.encode_prompt(prompt, pooled_prompt_embeds=none, **options)
+            if model.crops_words:
+                embeds, mask = _cropped(embeds, mask)
             read[prompt] = embeds.to(dtype), mask.to(dtype)
         pipe = model.pipeline("text_encoder_2", "tokenizer_2")
         said = {}
@@ -65,6 +67,12 @@ def _words(model: Assembled, prompts: Iterable[str], dtype: torch.dtype) -> dict
             _, pooled, _ = pipe.encode_prompt(prompt, prompt_embeds=none, prompt_attention_mask=none, **options)
             said[prompt] = Words(embeds, mask, pooled.to(dtype))
     return said
+
+
+def _cropped(embeds: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Without the padding behind a prompt; as it is where the padding lies elsewhere."""
+    length = int(mask.sum())
+    return (embeds[:, :length], mask[:, :length]) if bool(mask[:, :length].all()) and length else (embeds, mask)
 
 
 def _picture(model: Assembled, request: FilmRequest) -> torch.Tensor:

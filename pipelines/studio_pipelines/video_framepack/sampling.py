@@ -158,7 +158,7 @@ class Loop:
         self, latents: torch.Tensor, time: torch.Tensor, words: Words, sees: Mapping[str, Any], cache: StepCache | None
     ) -> torch.Tensor:
         transformer = self.model.transformer
-        with torch.no_grad(), transformer.caching(cache):
+        with torch.no_grad(), transformer.calling(cache, masked=not bool(words.mask.all())):
             found: torch.Tensor = transformer(
                 hidden_states=latents.to(transformer.dtype),
                 timestep=time.expand(latents.shape[0]),

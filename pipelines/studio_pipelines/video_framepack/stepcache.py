@@ -75,25 +75,27 @@ def _polynomial(coefficients: Sequence[float], value: float) -> float:
 
 
 class CachingTransformer(HunyuanVideoFramepackTransformer3DModel):
-    """FramePack's transformer, which within ``caching`` asks a ``StepCache`` whether to run its blocks."""
+    """FramePack's transformer, which within ``calling`` asks a ``StepCache`` whether to run its blocks."""
 
     step_cache: StepCache | None = None
+    masked = True
 
     @contextmanager
-    def caching(self, cache: StepCache | None) -> Iterator[None]:
-        """Within this context each call is one step of ``cache``; ``None``: all blocks run."""
-        self.step_cache = cache
+    def calling(self, cache: StepCache | None, *, masked: bool = True) -> Iterator[None]:
+        """Within this context each call is one step of ``cache``; ``None``: all blocks run. ``masked=False``: no token
+        is padding, so blocks get no mask, with which torch could not take its quickest attention."""
+        self.step_cache, self.masked = cache, masked
         try:
             yield
         finally:
-            self.step_cache = None
+            self.step_cache, self.masked = None, True
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the parent's, with lists in place of its two lists of blocks for as long as it runs."""
         cache = self.step_cache
-        if cache is None:
+        if cache is None and self.masked:
             return super().forward(*args, **kwargs)
-        run = _Run(cache, list(self.transformer_blocks), list(self.single_transformer_blocks))
+        run = _Run(cache, list(self.transformer_blocks), list(self.single_transformer_blocks), self.masked)
         # Plain attributes are found before the registered modules, which stay as they are.
         self.__dict__["transformer_blocks"] = run.double_blocks()
         self.__dict__["single_transformer_blocks"] = run.single_blocks()
@@ -107,10 +109,10 @@ class CachingTransformer(HunyuanVideoFramepackTransformer3DModel):
 
 
 class _Run:
-    """One call of the transformer under a cache: decides after the first block."""
+    """One call of the transformer: decides after the first block, and hands blocks a mask or none."""
 
-    def __init__(self, cache: StepCache, double: list[nn.Module], single: list[nn.Module]) -> None:
-        self._cache, self._double, self._single = cache, double, single
+    def __init__(self, cache: StepCache | None, double: list[nn.Module], single: list[nn.Module], masked: bool) -> None:
+        self._cache, self._double, self._single, self._masked = cache, double, single, masked
         self._read: Any = None
         self._first: Any = None
         self._last: Any = None
@@ -138,24 +140,32 @@ class _Run:
         return [*blocks, self._closing]
 
     def _opening(self, hidden: torch.Tensor, words: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        hidden, words = self._double[0](hidden, words, *rest)
-        self._first = hidden
-        self._skips, self._change = self._cache.decide(self._read)
+        hidden, words = self._called(self._double[0], hidden, words, *rest)
+        if self._cache is not None:
+            self._first = hidden
+            self._skips, self._change = self._cache.decide(self._read)
         return hidden, words
 
     def _passed(self, block: nn.Module) -> Any:
         def call(hidden: torch.Tensor, words: torch.Tensor, *rest: Any) -> Any:
-            return (hidden, words) if self._skips else block(hidden, words, *rest)
+            return (hidden, words) if self._skips else self._called(block, hidden, words, *rest)
 
         return call
 
+    def _called(self, block: nn.Module, hidden: torch.Tensor, words: torch.Tensor, *rest: Any) -> Any:
+        """What diffusers calls a block with: the states, the time, the mask, the places."""
+        time, mask, places = rest
+        return block(hidden, words, time, mask if self._masked else None, places)
+
     def _closing(self, hidden: torch.Tensor, words: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._skips:
+        if self._cache is not None and self._skips:
             hidden = hidden + self._cache.added
         self._last = hidden
         return hidden, words
 
     def over(self) -> None:
         """The step succeeded: what the next one needs is kept."""
+        if self._cache is None:
+            return
         added = self._cache.added if self._skips else self._last - self._first
         self._cache.note(self._read, added, self._change, skipped=self._skips)
