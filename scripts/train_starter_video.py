@@ -58,7 +58,7 @@ def pictures_of(sprites: torch.Tensor, count: int) -> list[Image.Image]:
 
 
 def look_at(trainer: Trainer) -> None:
-    """An intermediate sheet beside the checkpoint: every motion once, two sections each."""
+    """An intermediate sheet beside the checkpoint: every motion once."""
     if trainer.stage == "motion" and not trainer.step:
         pictures = to_pictures(torch.cat([scenes.film(scene, "still", [0]) for scene in trainer.scenes[:8]]))
         trainer.watch()
@@ -67,10 +67,12 @@ def look_at(trainer: Trainer) -> None:
         films = [torch.cat([as_film(p), d.transpose(0, 1) / 2 + 0.5]) for p, d in zip(pictures, decoded, strict=True)]
         look.sheet(films, ["autoencoder"] * 8, trainer.folder / "sheet-pictures.png", every=1)
         return
+    if trainer.stage not in SHARES or (trainer.stage == "films" and trainer.step):
+        return
     pictures = pictures_of(trainer.sprites.pictures, len(captions.MOTIONS))
     pipe, prompts = trainer.pipeline(), list(captions.PLAIN.values())
-    films = [look.sample(pipe, picture, prompt, 2) for picture, prompt in zip(pictures, prompts, strict=True)]
-    look.sheet(films, prompts, trainer.folder / f"sheet-{trainer.stage}-{trainer.step:06d}.png", every=4)
+    films = [look.quick(pipe, picture, prompt) for picture, prompt in zip(pictures, prompts, strict=True)]
+    look.sheet(films, prompts, trainer.folder / f"sheet-{trainer.stage}-{trainer.step:06d}.png", every=1)
 
 
 def as_film(picture: Image.Image) -> torch.Tensor:
@@ -84,8 +86,8 @@ def finish(trainer: Trainer, out: Path, sheet: Path, sections: int = 5) -> None:
     models.save_half(trainer.pipeline(), out)
     pipe = HunyuanVideoFramepackPipeline.from_pretrained(out, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
-    prompts = [text for pair in zip(captions.PLAIN.values(), captions.PLAIN_FR.values(), strict=True) for text in pair]
-    prompts = prompts[::3] + prompts[1::3] + prompts[2::3]
+    pairs = zip(captions.PLAIN.values(), captions.PLAIN_FR.values(), strict=True)
+    prompts = [pair[number % 2] for number, pair in enumerate(pairs)]  # English and French in turn
     pictures = pictures_of(trainer.sprites.pictures, len(prompts))
     films = [look.sample(pipe, picture, prompt, sections) for picture, prompt in zip(pictures, prompts, strict=True)]
     look.sheet(films, prompts, sheet, every=12)

@@ -21,6 +21,7 @@ from diffusers import (
     HunyuanVideoFramepackTransformer3DModel,
 )
 from tokenizers.pre_tokenizers import ByteLevel, Metaspace
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -34,7 +35,7 @@ from transformers import (
 )
 
 CHANNELS = 4  # of a latent
-SHIFT = 3.0  # of the noise levels, in training and in sampling
+SHIFT = 7.0  # of the noise levels, in training and in sampling
 CLIP_TOKENS = 77  # the pipeline pads to so many
 
 
@@ -102,9 +103,17 @@ def build_tokenizers(texts: Iterable[str], shape: Shape) -> tuple[LlamaTokenizer
     printable = {chr(i) for i in range(33, 127)} | set("àâäçéèêëîïôöùûüœæ'’▁")
     begin = ["<unk>", "<s>", "</s>", "<pad>", *sorted(printable | {c for word in words for c in word})]
     tokens, merges = learn_pairs(words, shape.vocabulary, begin)
-    llama = LlamaTokenizer(vocab={t: i for i, t in enumerate(tokens)}, merges=merges, model_max_length=512)
-    llama.pad_token = "<pad>"  # noqa: S105 - a token of the vocabulary
-    llama.padding_side = "right"
+    llama = LlamaTokenizer(
+        vocab={t: i for i, t in enumerate(tokens)},
+        merges=merges,
+        model_max_length=512,
+        pad_token="<pad>",  # noqa: S106 - a token of the vocabulary
+        padding_side="right",
+    )
+    # A caption of no words has this one token: the mean over none would not be a number.
+    llama.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", llama.bos_token_id)]
+    )
 
     bytes_ = sorted(ByteLevel.alphabet())
     split = (w.lstrip("\u0120") for line in lines for word in line.split() for w, _ in letters.pre_tokenize_str(word))
