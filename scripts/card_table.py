@@ -26,7 +26,7 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- card-table:begin (scripts/card_table.py writes this) -->\n", "<!-- card-table:end -->"
 CARDS_GIB = (6, 8, 12, 16, 24)
 RAM_BYTES = 16 * GIB
-SHOWN = ("text-llm", "image-diffusion", "video-framepack")
+SHOWN = ("text-llm", "image-diffusion", "video-framepack", "video-diffusion")
 _NONE = FieldInfo(default=None)
 ACTIVATIONS = README.parent / ".cache" / "activations"
 
