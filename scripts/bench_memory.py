@@ -1,11 +1,14 @@
 """One denoising step under a memory cap: resident, diffusers' group offload, FramePack's DynamicSwap, and Studio.
 
 Every variant is a process of its own. With a CUDA device the cap is `torch.cuda.set_per_process_memory_fraction`
-(the first variant runs without it: the reference); without one, everything runs from CPU to CPU, which proves the
-script and says nothing of speed. Weights are random, written once as a safetensors file, and read once by each variant.
+(resident variants run without it, and the first one is the reference); without one, everything runs from CPU to CPU,
+which proves the script and says nothing of speed. Weights are random, written once as a safetensors file, and read
+once by each variant.
 
     python scripts/bench_memory.py                                    # a tiny FramePack on CPU
-    python scripts/bench_memory.py --preset framepack --cap-gib 6     # 12.874 B parameters, bf16
+    python scripts/bench_memory.py --preset framepack --cap-gib 6     # 12.874 B parameters, bf16, 16k tokens
+    python scripts/bench_memory.py --preset framepack-4k --weights DIR --cap-gib 12 --variants resident \
+        resident-compiled group-block group-leaf dynamic-swap studio studio-18 studio-compiled-18 studio-fp8-18
     python scripts/bench_memory.py --model QwenImageTransformer2DModel --config '{"num_layers": 8}' --inputs FILE
 
 Variants: resident, resident-compiled, group-block, group-leaf, dynamic-swap, and studio[-compiled][-STORAGE][-disk][-N]
@@ -33,79 +36,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from bench_memory_models import PRESETS, stack
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 GIB = 1024**3
 USUAL = ("resident", "group-block", "group-leaf", "dynamic-swap", "studio", "studio-2")
-
-
-def framepack_inputs(height: int, width: int, frames: int = 9, small: bool = False) -> dict[str, Any]:
-    """FramePack's arguments at latents of (frames, height, width): a window of new frames and packed history."""
-    channels, text, words, pooled, image = (4, 32, 6, 32, 32) if small else (16, 4096, 256, 768, 1152)
-    latents = [1, channels, frames, height, width]
-    return {
-        "hidden_states": ["bfloat16", latents], "indices_latents": ["int64", [frames]],
-        "timestep": ["int64", [1]], "guidance": ["bfloat16", [1]],
-        "encoder_hidden_states": ["bfloat16", [1, words, text]], "encoder_attention_mask": ["bool", [1, words]],
-        "pooled_projections": ["bfloat16", [1, pooled]], "image_embeds": ["bfloat16", [1, 729, image]],
-        "latents_clean": ["bfloat16", [*latents[:2], 2, *latents[3:]]], "indices_latents_clean": ["int64", [2]],
-        "latents_history_2x": ["bfloat16", [*latents[:2], 2, *latents[3:]]],
-        "indices_latents_history_2x": ["int64", [2]],
-        "latents_history_4x": ["bfloat16", [*latents[:2], 16, *latents[3:]]],
-        "indices_latents_history_4x": ["int64", [16]],
-    }  # fmt: skip
-
-
-FRAMEPACK = {"has_image_proj": True, "has_clean_x_embedder": True}
-TINY = {
-    **FRAMEPACK, "in_channels": 4, "out_channels": 4, "num_attention_heads": 4, "attention_head_dim": 32,
-    "num_layers": 4, "num_single_layers": 8, "num_refiner_layers": 1, "text_embed_dim": 32,
-    "pooled_projection_dim": 32, "rope_axes_dim": [8, 12, 12], "image_proj_dim": 32,
-}  # fmt: skip
-STACK = {"width": 3072, "heads": 24, "doubles": 20, "singles": 40}
-CLASS = "HunyuanVideoFramepackTransformer3DModel"
-PRESETS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "framepack": (CLASS, FRAMEPACK, framepack_inputs(68, 88)),
-    "framepack-4k": (CLASS, FRAMEPACK, framepack_inputs(34, 44)),
-    "tiny": (CLASS, TINY, framepack_inputs(16, 16, frames=3, small=True)),
-    "stack": ("stack", STACK, {"x": ["bfloat16", [1, 17500, 3072]]}),
-    "stack-tiny": ("stack", {**STACK, "width": 128, "heads": 4, "singles": 8}, {"x": ["bfloat16", [1, 200, 128]]}),
-}
-
-
-def stack(width: int, heads: int, doubles: int, singles: int) -> Any:
-    """Two kinds of blocks with the bytes and operations of FramePack's: 36 and 15 times the width squared in weights,
-    of which 12 are used by every token and the rest, the modulation, once."""
-    import torch
-    from torch import nn
-    from torch.nn import functional
-
-    class Block(nn.Module):
-        def __init__(self, modulation: int) -> None:
-            super().__init__()
-            self.modulation, self.norm = nn.Linear(width, modulation * width), nn.LayerNorm(width)
-            self.into, self.out = nn.Linear(width, 7 * width), nn.Linear(5 * width, width)
-
-        def forward(self, x: Any, time: Any) -> Any:
-            a, b, c = self.modulation(time).unflatten(-1, (3, -1, width)).mean(-2).unbind(-2)
-            *qkv, mlp = self.into(self.norm(x) * (1 + a) + b).split([width, width, width, 4 * width], -1)
-            split = [t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in qkv]
-            seen = functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
-            return x + c * self.out(torch.cat([seen, functional.gelu(mlp, approximate="tanh")], -1))
-
-    class Stack(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.doubles = nn.ModuleList(Block(24) for _ in range(doubles))
-            self.singles = nn.ModuleList(Block(3) for _ in range(singles))
-
-        def forward(self, x: Any) -> Any:
-            time = x.mean(1, keepdim=True)
-            for block in (*self.doubles, *self.singles):
-                x = block(x, time)
-            return (x,)
-
-    return Stack()
 
 
 def build(options: argparse.Namespace) -> Any:
@@ -196,10 +132,20 @@ def compile_blocks(module: Any) -> None:
 
     from studio.memory.stream_blocks import find_blocks
 
-    torch._dynamo.config.cache_size_limit = 64
+    torch._dynamo.config.recompile_limit = 64
     for name in find_blocks(module):
         block = module.get_submodule(name)
         block.forward = torch.compile(block.forward)
+
+
+def plain_read(folder: Path) -> float:
+    """Seconds to read the file into a buffer again and again: what setting up is compared with, just before it, so that
+    both find the same of it in the page cache."""
+    buffer, begun = memoryview(bytearray(64 * 1024**2)), time.perf_counter()
+    with (folder / "weights.safetensors").open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+    return time.perf_counter() - begun
 
 
 def prepare(variant: str, module: Any, folder: Path, device: Any, stack: ExitStack) -> dict[str, Any]:
@@ -227,6 +173,7 @@ def prepare(variant: str, module: Any, folder: Path, device: Any, stack: ExitSta
         if match is None:
             raise SystemExit(f"There is no variant {variant}.")
         storage, resident = (match[2] or "-plain")[1:], int(match[4] or 0)
+        plain_s = plain_read(folder)
         begun = time.perf_counter()
         slabs = stack.enter_context(load_slabs(folder, module, storage=storage, mapped=bool(match[3])))  # type: ignore[arg-type]
         read_s = time.perf_counter() - begun
@@ -235,6 +182,8 @@ def prepare(variant: str, module: Any, folder: Path, device: Any, stack: ExitSta
         return {
             "slab_bytes": slabs.size_bytes,
             "read_s": read_s,
+            "plain_read_s": plain_s,
+            "setup_ratio": round((time.perf_counter() - begun) / plain_s, 2),
             "weights_on_device_bytes": held.total,
             "stream": stream,
         }
@@ -248,7 +197,8 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     wait: Any = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     if options.cap_gib:
-        torch.cuda.set_per_process_memory_fraction(options.cap_gib * GIB / torch.cuda.mem_get_info()[1])
+        whole = torch.cuda.mem_get_info()[1]
+        torch.cuda.set_per_process_memory_fraction(min(1.0, options.cap_gib * GIB / whole))
     if device.type == "cpu":
         torch.set_num_threads(1)  # or threads that wait for each other on a busy machine are what is measured
     module, folder = build(options), Path(options.weights)
@@ -257,7 +207,7 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
         said = prepare(options.variant, module, folder, device, stack)
         inputs = make_inputs(options.inputs, device)
         wait()
-        load_s = time.perf_counter() - begun
+        load_s = time.perf_counter() - begun - said.get("plain_read_s", 0.0)
         for _ in range(options.steps + 1):
             begun = time.perf_counter()
             output = module(**inputs)
@@ -270,6 +220,7 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
         row = {"load_s": load_s, "first_step_s": steps[0], "step_s": statistics.median(steps[1:]), **said}
         if device.type == "cuda":
             row["peak_reserved_bytes"] = torch.cuda.max_memory_reserved()
+            row["within_cap"] = not options.cap_gib or row["peak_reserved_bytes"] <= options.cap_gib * GIB
         row["peak_ram_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return {**row, **compared(result.float().cpu(), Path(options.reference))}
 
@@ -307,13 +258,16 @@ def machine() -> dict[str, Any]:
             card.copy_(host, non_blocking=True)
             torch.cuda.synchronize()
             times.append(time.perf_counter() - begun)
+        del host, card
+        torch.cuda.empty_cache()  # the variants' processes need the card
         name, memory = torch.cuda.get_device_name(), torch.cuda.mem_get_info()[1]
         found |= {"gpu": name, "vram_bytes": memory, "pinned_bytes_per_s": round(GIB / min(times))}
     return found
 
 
 def run_variant(variant: str, options: argparse.Namespace, reference: Path) -> dict[str, Any]:
-    cap = 0 if not reference.exists() else options.cap_gib  # the reference has the whole card
+    # What is resident has the whole card, and so has the reference, whatever it is.
+    cap = 0 if variant.startswith("resident") or not reference.exists() else options.cap_gib
     told = {name: getattr(options, name) for name in ("model", "config", "inputs", "steps")}
     told |= {"variant": variant, "cap_gib": cap, "weights": str(options.weights), "reference": str(reference)}
     command = [sys.executable, str(Path(__file__).resolve()), "--worker", json.dumps(told)]

@@ -175,9 +175,14 @@ class MemoryManager:
         trim_heap()
 
     def release_idle(self, seconds: float) -> None:
-        """Unload what was not used for so long, parked or not."""
-        for entry in [one for one in self._entries if time.monotonic() - one.used_at > seconds]:
-            self._drop(entry)
+        """Take off the card what was not used for so long, and unload what was not for twice as long, or what has
+        nothing on the card that memory could keep."""
+        for entry in list(self._entries):
+            idle = time.monotonic() - entry.used_at
+            if idle > 2 * seconds or (idle > seconds and not entry.plan.peak_vram_bytes):
+                self._drop(entry)
+            elif idle > seconds:
+                self._park(entry)
 
     def park(self) -> None:
         """Give the card back: park what can be kept in memory, unload what else is on the card."""

@@ -32,12 +32,15 @@ from studio.memory.slabs import REST, Slabs, Source, load_slabs, streamed_names
 from studio.memory.storage import Storage
 from studio.memory.stream_blocks import empty_module
 from studio.memory.streaming import streamed
-from studio.units import GIB
+from studio.units import GIB, MIB
 
 log = logging.getLogger(__name__)
 
 RETRIES = 2
 """How often a call is repeated after it ran out of memory."""
+
+LARGE_BUFFER = 1 * MIB
+"""A larger buffer holds no statistics."""
 
 CACHE_BYTES = 100 * GIB
 """How much converted weights may take on the disk; what was not used for longest goes first."""
@@ -311,18 +314,26 @@ def _storage(precision: str) -> Storage:
 
 
 def _set_buffers(module: nn.Module, slabs: Slabs, device: torch.device) -> None:
-    """Buffers that come from the files (a batch norm's statistics) are also read outside of calls: they stay."""
+    """Buffers that come from the files. Small ones (a batch norm's statistics) are also read outside of calls: they
+    stay on the device. Large ones (a table of positions) are where the slabs have them, and there while a call runs."""
     entries = {entry.name: entry for entry in slabs.layouts[REST].entries}
-    names = [name for name, _ in module.named_buffers() if name in entries]
-    if not names:
+    found = [entries[name] for name, _ in module.named_buffers() if name in entries]
+    if not found:
         return
-    stored = torch.empty(slabs.layouts[REST].stored_bytes, dtype=torch.uint8)
-    slabs.read_into(REST, stored)
-    for name in names:
-        entry = entries[name]
-        data = stored[entry.offset : entry.offset + entry.size_bytes].clone()
-        owner, _, attribute = name.rpartition(".")
-        value = data.view(getattr(torch, entry.dtype)).view(entry.shape).to(device)
+    in_place = slabs.in_memory(REST) and device.type == "cpu"
+    stored = slabs.stored(REST) if slabs.in_memory(REST) else None
+    if stored is None and any(entry.size_bytes <= LARGE_BUFFER for entry in found):
+        stored = torch.empty(slabs.layouts[REST].stored_bytes, dtype=torch.uint8)
+        slabs.read_into(REST, stored)
+    for entry in found:
+        owner, _, attribute = entry.name.rpartition(".")
+        dtype: torch.dtype = getattr(torch, entry.dtype)
+        if stored is None or (entry.size_bytes > LARGE_BUFFER and not in_place):
+            value = torch.empty(entry.shape, dtype=dtype, device="meta")
+        else:
+            data = stored[entry.offset : entry.offset + entry.size_bytes]
+            view = data.view(dtype).view(entry.shape)
+            value = view if in_place else view.clone().to(device)
         module.get_submodule(owner)._buffers[attribute] = value
 
 

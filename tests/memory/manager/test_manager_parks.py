@@ -188,6 +188,22 @@ def test_what_is_parked_goes_after_a_time_and_with_the_rest() -> None:
     assert (place.held, place.in_memory) == ({}, {})
 
 
+def test_what_is_idle_is_parked_first_and_unloaded_after_twice_the_time() -> None:
+    place = Place(vram=10, ram=10)
+    place.use("a", vram=3)
+    place.use("b", vram=3, kind=Model)
+    [a, b] = place.manager._entries
+    a.used_at -= 150
+    place.manager.release_idle(100)
+    assert place.held == {"b": "card", "a": "parked"}
+    b.used_at -= 150
+    place.manager.release_idle(100)
+    assert place.held == {"a": "parked"}, "what cannot be parked goes at once"
+    a.used_at -= 100
+    place.manager.release_idle(100)
+    assert (place.held, place.on_card, place.in_memory) == ({}, {}, {})
+
+
 def test_running_out_of_memory_gives_back_what_is_parked_too() -> None:
     place = Place(vram=10, ram=10)
     place.use("a", vram=8)
