@@ -14,9 +14,9 @@ PROMPTS = [
     "a red apple", "une pomme verte", "a blue heart", "un cœur jaune", "a cat", "un chien", "a house", "un arbre",
     "a star", "le soleil", "the moon", "une voiture rouge", "a rocket", "un poisson", "a flower", "une tasse de café",
     "a pizza", "une guitare", "an umbrella", "un robot", "a penguin", "un papillon", "a rainbow", "un gâteau",
-    "a bicycle", "un avion", "a banana", "une fraise", "a frog", "une licorne", "a snowman", "un vélo",
-    "a green square", "un cercle rouge", "a key", "une couronne", "a drawing of an owl", "une image d'un éléphant",
-    "a cute rabbit", "un livre bleu",
+    "a bicycle", "un avion", "a banana", "une fraise", "a frog", "une licorne", "a snowman", "un livre bleu",
+    "a green square", "un cercle rouge", "please draw a taxi", "dessine-moi un mouton", "two keys on a table",
+    "ma belle couronne", "I saw an owl!", "un éléphant, la nuit",
 ]  # fmt: skip
 
 

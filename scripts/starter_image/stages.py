@@ -59,6 +59,7 @@ class Trainer:
 
     def __init__(self, dataset: data.Dataset, settings: Settings, folder: Path) -> None:
         self.dataset, self.settings, self.folder = dataset, settings, folder
+        self.checkpoint = folder / "checkpoint.pt"
         self.device = torch.device(settings.device)
         self.plan: dict[str, int] = {}
         self.stage, self.step, self.losses = "vae", 0, dict.fromkeys(SHARES, 0.0)
@@ -162,10 +163,8 @@ class Trainer:
         noise = torch.randn(posterior.mean.shape, generator=self.generator(2, step)).to(self.device)
         result = self.vae.decode(posterior.mean + posterior.std * noise).sample
         # A little KL, so that latents stay near unit size.
-        loss = (
-            likeness(result, picture) + 1e-4 * 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
-        )
-        return self.update("vae", step, loss, list(self.vae.parameters()))
+        spread = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+        return self.update("vae", step, likeness(result, picture) + 1e-4 * spread, list(self.vae.parameters()))
 
     def decoder_step(self, step: int) -> float:
         """The decoder alone gets sharper, as the latents that the denoiser has learned must stay what they are."""
@@ -196,8 +195,8 @@ class Trainer:
             self.lesson = self.prepare_lesson()
         random_ = self.generator(4, step)
         chosen, captions, empty = self.captions(random_, self.fillers.caption)
-        meant = torch.where(empty, len(self.latents), chosen)
-        loss = self.lesson.loss(self.text(self.tokens(captions))[0], chosen, meant, random_)
+        states, meant = self.text(self.tokens(captions))[0], torch.where(empty, len(self.latents), chosen)
+        loss = self.lesson.loss(states, chosen, meant, random_)
         value = self.update("phrases", step, loss, list(self.text.parameters()))
         self.average(step, first=len(list(self.unet.parameters())))
         return value
@@ -331,10 +330,6 @@ class Trainer:
             self.on_mark(self)
 
     # --- files ------------------------------------------------------------------------------------------------------
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
 
     def save(self) -> None:
         """All that a resumed run needs, written beside and then renamed, so that a cut never leaves half a file."""
