@@ -71,7 +71,18 @@ def _translations(params: type[Params], language: str) -> dict[str, dict[str, st
     module = sys.modules[params.__module__].__file__
     file = Path(module or "").with_name(f"{language}.yaml")
     words = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return {name: word for name, word in words.items() if isinstance(word, dict)}
+    return {**_COMMON.get(language, {}), **{name: word for name, word in words.items() if isinstance(word, dict)}}
+
+
+# The parameters that every family has, where its own file does not name them.
+_COMMON: dict[str, dict[str, dict[str, str]]] = {
+    "fr": {
+        "seed": {
+            "label": "Graine",
+            "description": "Le départ du hasard ; la même graine donne le même résultat. Tirée au sort si omise.",
+        }
+    }
+}
 
 
 def _field(

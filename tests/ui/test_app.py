@@ -267,7 +267,7 @@ def test_a_foreign_family_has_a_complete_form(client: TestClient) -> None:
     """Found in the page's own description, as the browser gets it."""
     for path, labels in (
         ("/", {"Prompt", "Colour", "Side", "Copies", "Frame", "Knob Tilt en"}),
-        ("/fr/", {"Sujet", "Couleur", "Côté", "Copies", "Frame", "Knob Tilt fr"}),
+        ("/fr/", {"Sujet", "Couleur", "Côté", "Copies", "Frame", "Knob Tilt fr", "Graine"}),
     ):
         config = client.get(f"{path}config").json()
         shown = {part["props"].get("label") for part in config["components"]}
