@@ -61,6 +61,14 @@ def film(loop: Loop, state: State | None = None) -> list[Section]:
     return made
 
 
+class Undecoded(Loop):
+    """A loop whose latents alone are looked at: its frames are grey."""
+
+    def _decoded(self, number: int, history: torch.Tensor) -> torch.Tensor:
+        count = (self.request.schedule.decoded(number) - 1) * self.request.schedule.factor + 1
+        return torch.zeros(1, 3, count, self.request.height, self.request.width)
+
+
 def frames_of(made: list[Section], schedule: Schedule) -> np.ndarray:
     return np.concatenate([made[number].settled for number in schedule.in_time()])
 

@@ -26,7 +26,7 @@ import framepack_models
 import numpy as np
 import pytest
 import torch
-from framepack_loop import SEED, SIZE, asked, film, frames_of, latents_of, loaded, moving, picture
+from framepack_loop import SEED, SIZE, Undecoded, asked, film, frames_of, latents_of, loaded, moving, picture
 
 from studio_pipelines.video_framepack.assemble import Assembled
 from studio_pipelines.video_framepack.encoding import stream
@@ -115,7 +115,7 @@ def resident(folder: Path) -> Iterator[Assembled]:
 def test_latents_are_the_pipelines(resident: Assembled, fed: Fed, sampling: Sampling, sections: int) -> None:
     request = asked(sampling, sections)
     theirs = fed(request, output_type="latent")[-1]
-    assert torch.equal(latents_of(film(Loop(resident, request)), request.schedule), theirs)
+    assert torch.equal(latents_of(film(Undecoded(resident, request)), request.schedule), theirs)
 
 
 @pytest.mark.parametrize("sampling", ["forward", "inverted"])
@@ -134,16 +134,16 @@ def test_frames_are_the_pipelines(model: Assembled, fed: Fed, sampling: Sampling
 def test_guidance_by_a_negative_prompt_is_the_pipelines(resident: Assembled, fed: Fed, sampling: Sampling) -> None:
     request = asked(sampling, 2, negative_prompt="a dog", true_cfg_scale=3.0, guidance_scale=6.0)
     plain = asked(sampling, 2, guidance_scale=6.0)
-    ours = latents_of(film(Loop(resident, request)), request.schedule)
+    ours = latents_of(film(Undecoded(resident, request)), request.schedule)
     assert torch.equal(ours, fed(request, output_type="latent")[-1])
-    assert not torch.equal(ours, latents_of(film(Loop(resident, plain)), request.schedule))
+    assert not torch.equal(ours, latents_of(film(Undecoded(resident, plain)), request.schedule))
 
 
 def test_a_last_frame_is_the_pipelines(resident: Assembled, fed: Fed) -> None:
     request = asked("inverted", 3, last_image=picture(4))
-    ours = latents_of(film(Loop(resident, request)), request.schedule)
+    ours = latents_of(film(Undecoded(resident, request)), request.schedule)
     assert torch.equal(ours, fed(request, output_type="latent")[-1])
-    assert not torch.equal(ours, latents_of(film(Loop(resident, asked("inverted", 3))), request.schedule))
+    assert not torch.equal(ours, latents_of(film(Undecoded(resident, asked("inverted", 3))), request.schedule))
 
 
 def test_unipc_is_the_pipelines_when_it_is_given_that_scheduler(resident: Assembled, fed: Fed) -> None:
@@ -159,4 +159,4 @@ def test_unipc_is_the_pipelines_when_it_is_given_that_scheduler(resident: Assemb
         theirs = fed(request, output_type="latent")[-1]
     finally:
         fed.pipe.scheduler = own
-    assert torch.equal(latents_of(film(Loop(resident, request)), request.schedule), theirs)
+    assert torch.equal(latents_of(film(Undecoded(resident, request)), request.schedule), theirs)
