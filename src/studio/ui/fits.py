@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from studio import hardware
 from studio.core import Studio
-from studio.errors import BadRequest, StudioError
+from studio.errors import DoesNotFit, StudioError
 from studio.hardware import Hardware
 from studio.pipeline import Plan
 from studio.units import GIB
@@ -79,10 +79,10 @@ class Fits:
     def ask(self, model: str, params: dict[str, Any]) -> Forecast:
         try:
             plan = self._studio.forecast(model, **params)
-        except BadRequest as error:
-            return Forecast("unknown", why=str(error))
-        except StudioError as error:
+        except DoesNotFit as error:
             return Forecast("no", why=str(error))
+        except StudioError as error:  # the request is not complete yet, or foreseeing it took too long
+            return Forecast("unknown", why=str(error))
         except Exception as error:  # a family's own bug must not take the page away
             log.exception("forecast of %s: a bug", model)
             return Forecast("unknown", why=f"{type(error).__name__}: {error}")
