@@ -1,7 +1,8 @@
 """Files of sound and moving pictures, opened with care: ffmpeg gets a file that is open already, the one format that
 its first bytes name, a list of decoders, and no protocol to open anything else with.
 
-Headers are read when a request is made, in the process that serves the page; nothing is decoded there.
+When a request is made, in the process that serves the page, headers are read and at most ``_PROBE`` bytes behind them,
+from which ffmpeg may decode a few frames to learn what they are; all else is decoded by the worker.
 """
 
 from __future__ import annotations

@@ -83,5 +83,5 @@ def test_memory_does_not_grow_with_the_film(tiny_framepack: Path, tmp_path: Path
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     for film in json.loads(out.read_text())["films"]:
-        assert film["frames"] == 289 and film["ram_ratio"] <= 1.05
-        assert film["disk_bytes"]["8"] < 3 * film["disk_bytes"]["2"], "segments and latents, and one state"
+        assert film["frames"] == 289 and film["ram_peak_ratio"] <= 1.05
+        assert film["disk_bytes"]["5"] < 1.5 * film["disk_bytes"]["2"], "segments and latents, and one state"
