@@ -38,9 +38,6 @@ _WORDS = {
     },
 }
 
-_MOST = 40
-"""Buttons under a film; of a longer one, every second section or fewer can be chosen directly."""
-
 
 class Sections:
     """The widget ``sections``: one prompt for each section, on a line of the length of the film."""
@@ -63,5 +60,4 @@ class Sections:
             return []
         numbers = range(2, count + 1) if sampling == "forward" else range(1, count)
         word = _WORDS[language]["from" if sampling == "forward" else "to"]
-        step = -(-len(numbers) // _MOST) or 1
-        return [(word.format(n=n), {"film": made.path, "from_section": n}) for n in numbers[::step]]
+        return [(word.format(n=n), {"film": made.path, "from_section": n}) for n in numbers]

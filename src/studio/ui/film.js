@@ -12,6 +12,9 @@ function show(film) {
     film.player = Object.assign(document.createElement("video"), { muted: true, autoplay: true, playsInline: true, controls: true });
     film.pieces = Object.assign(document.createElement("div"), { className: "pieces" });
     film.append(film.player, film.pieces);
+    film.player.onloadedmetadata = () => { // the place stays as large between two pieces
+      film.player.style.aspectRatio = `${film.player.videoWidth} / ${film.player.videoHeight}`;
+    };
     film.player.onended = () => {
       const now = JSON.parse(film.dataset.clips);
       play(film, now[(now.indexOf(film.now) + 1) % now.length]);

@@ -16,8 +16,8 @@ The object may have any of these; what it lacks is not asked for:
 ``media_type``  what it can show: ``"model/gltf-binary"``, or ``"model/*"``
 ``html``        ``html(url, info, language) -> str`` that shows the file at ``url``, for the result and the gallery
 ``again``       ``again(made, language) -> list[(label, params)]``: ways to make a result once more with some parameters
-                changed; each is a button under it that opens its settings with ``params`` in place. ``made`` is the
-                ``Artefact``; an empty list where it is not this family's
+                changed; each is a button under it, or one of a list if there are many, that opens its settings with
+                ``params`` in place. ``made`` is the ``Artefact``; an empty list where it is not this family's
 ``folder``      a ``pathlib.Path`` whose ``.js`` and ``.css`` files the page loads (the scripts as modules), served
                 under ``studio/widget/NAME/``
 

@@ -205,6 +205,13 @@ document.addEventListener("click", (event) => {
   }
 });
 
+document.addEventListener("change", (event) => { // one of many ways to make a result again
+  const { ways } = event.target.dataset ?? {};
+  if (!ways || !event.target.value) return;
+  hand({ do: "restore", artefact: ways, change: event.target.value });
+  event.target.value = "";
+});
+
 let typing;
 document.addEventListener("input", (event) => {
   const name = event.target.dataset?.search;

@@ -28,6 +28,7 @@ from studio.ui.view import (
 
 STRIP = 24
 _LOOKED_AT = 400
+WAYS_AS_BUTTONS = 4
 
 
 def render(house: House, say: Words, query: Mapping[str, str]) -> tuple[str, int]:
@@ -132,11 +133,17 @@ def tools_of(house: House, made: Artefact, say: Words) -> str:
 
 def _ways(house: House, made: Artefact, say: Words) -> str:
     """What the family offers to change in a result: each opens its settings, so that more can be changed."""
-    ways = [
-        button("restore", esc(label), kind="small", artefact=made.id, change=json.dumps(params), act="1")
-        for label, params in house.widgets.again(made, say.language)
-    ]
-    return f'<div class="tools ways-again">{"".join(ways)}</div>' if ways else ""
+    ways = house.widgets.again(made, say.language)
+    if len(ways) > WAYS_AS_BUTTONS:
+        options = "".join(f'<option value="{esc(json.dumps(params))}">{esc(label)}</option>' for label, params in ways)
+        first = f'<option value="">{esc(say("make.ways"))}</option>'
+        inside = f'<select class="b small" data-ways="{made.id}">{first}{options}</select>'
+    else:
+        inside = "".join(
+            button("restore", esc(label), kind="small", artefact=made.id, change=json.dumps(params), act="1")
+            for label, params in ways
+        )
+    return f'<div class="tools ways-again">{inside}</div>' if ways else ""
 
 
 def _tile(house: House, rows: list[JobRow], on: bool, say: Words) -> str:
