@@ -27,6 +27,7 @@ def test_a_film_section_by_section_and_a_part_of_it_again(tab: Tab, page: Page, 
     box(form, "prompt").fill("a dog runs")
     form.locator(".p-image input[type=file]").set_input_files(picture)
     form.get_by_role("button", name="More settings").click()
+    assert not form.locator(".p-film").is_visible()  # the time line shows what is made again
     box(form, "wait_for").fill(str(gate))
     blocks, words = form.locator(".section-blocks button"), form.locator("section-line input")
     assert blocks.count() == 3
@@ -64,7 +65,7 @@ def test_a_film_section_by_section_and_a_part_of_it_again(tab: Tab, page: Page, 
     note = form.locator(".section-again")
     note.wait_for()
     assert box(form, "from_section").input_value() == "3"
-    form.locator(".p-film a").first.wait_for()
+    form.locator(".p-film a").first.wait_for(state="attached")
     note.get_by_role("button").click()  # or a new film after all
     until("no film", lambda: form.locator(".p-film a").count() == 0)
     assert box(form, "from_section").input_value() == ""

@@ -43,6 +43,8 @@ class Sections:
     """The widget ``sections``: one prompt for each section, on a line of the length of the film."""
 
     widget = "sections"
+    follows = ("seconds", "fps")
+    keeps = ("film", "from_section")
     folder = Path(__file__).parent / "assets"
 
     def picker(self, field: Any, model: ModelSpec, language: str) -> str:

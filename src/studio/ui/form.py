@@ -83,34 +83,66 @@ def build_form(house: House, model: str, say: Words, *, leave: frozenset[str] = 
     fields = tuple(one for one in house.studio.fields(model, say.language) if one.name not in leave)
     form = Form(spec.pipeline, fields)
     made: dict[str, Any] = {}
-    texts = [one for one in fields if _in_view(one) and _is_text(one)]
-    files = [one for one in fields if one.kind == "file" and not one.advanced]
-    seeds = [one for one in fields if one.widget == "seed"]
-    small = [one for one in fields if _in_view(one) and one not in (*texts, *files, *seeds)]
-    rest = [one for one in fields if one not in (*texts, *files, *seeds, *small)]
-    begins = {one.group for one in files if one.required}  # what cannot do without a file begins with it
-    early = [one for one in files if one.group in begins]
-    _draw_files(house, form, early, say, made)
-    for number, one in enumerate(texts):
-        plain = one if number == 0 else one.model_copy(update={"description": ""})
+    at = _sorted(house, spec, fields, say)
+    _draw_files(house, form, at.early, say, made)
+    for number, one in enumerate(at.texts):
+        plain = one if number == 0 else _short(one)
         made[one.name] = _draw(house, form, plain, say, lines=4 if number == 0 else 1)
-    picked = [one for one in small if house.widgets.picker(one, spec, say.language) is not None]
-    for one in picked:
+    for one in at.picked:
         _picked(house, form, spec, one, say, made)
-    small = [one for one in _shapes(house, form, fields, small, say, made) if one not in picked]
-    _draw_files(house, form, [one for one in files if one not in early], say, made)
+    small = _shapes(house, form, fields, at.small, say, made)
+    _draw_files(house, form, [one for one in at.files if one not in at.early], say, made)
     with gr.Row(elem_classes="fields"):
         for one in small:
-            made[one.name] = _draw(house, form, one.model_copy(update={"description": ""}), say)
-    for one in seeds:
+            made[one.name] = _draw(house, form, _short(one), say)
+    for one in at.seeds:
         with gr.Row(elem_classes="seed-row"):
-            made[one.name] = _draw(house, form, one.model_copy(update={"description": ""}), say)
+            made[one.name] = _draw(house, form, _short(one), say)
             gr.Markdown(seed_buttons(one, say), sanitize_html=False, elem_classes="seed-box")
-    if rest:
+    if at.rest:
         with gr.Accordion(say("form.more"), open=False, elem_classes="fold"):
-            draw_groups(house, form, rest, say, made)
+            draw_groups(house, form, at.rest, say, made)
+    if at.kept:
+        with gr.Row(elem_classes="away"):
+            for one in at.kept:
+                made[one.name] = _draw(house, form, one, say)
     form.components = [made[one.name] for one in fields]
     return form
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the fields of a form are drawn, from top to bottom; ``kept`` are in the page but not shown."""
+
+    early: list[FieldSpec]
+    texts: list[FieldSpec]
+    picked: list[FieldSpec]
+    small: list[FieldSpec]
+    files: list[FieldSpec]
+    seeds: list[FieldSpec]
+    rest: list[FieldSpec]
+    kept: list[FieldSpec]
+
+
+def _sorted(house: House, spec: ModelSpec, fields: tuple[FieldSpec, ...], say: Words) -> _Places:
+    picked = [one for one in fields if house.widgets.picker(one, spec, say.language) is not None]
+    beside = [house.widgets.beside(one) for one in picked]
+    follows = frozenset[str]().union(*(names for names, _ in beside))
+    kept = [one for one in fields if any(one.name in names for _, names in beside)]
+    left = [one for one in fields if one not in picked and one not in kept]
+    texts = [one for one in left if _in_view(one) and _is_text(one)]
+    files = [one for one in left if one.kind == "file" and not one.advanced]
+    seeds = [one for one in left if one.widget == "seed"]
+    left = [one for one in left if one not in (*texts, *files, *seeds)]
+    small = [one for one in left if _in_view(one) or one.name in follows]
+    begins = {one.group for one in files if one.required}  # what cannot do without a file begins with it
+    early = [one for one in files if one.group in begins]
+    return _Places(early, texts, picked, small, files, seeds, [one for one in left if one not in small], kept)
+
+
+def _short(one: FieldSpec) -> FieldSpec:
+    """Without the sentence below the label, which is for the fold."""
+    return one.model_copy(update={"description": ""})
 
 
 def _shapes(
@@ -125,7 +157,7 @@ def _shapes(
     form.pickers[shown] = lambda known, _model: shapes(known["width"], say)
     with gr.Row(elem_classes="fields own-size"):
         for one in pair:
-            made[one.name] = _draw(house, form, one.model_copy(update={"description": ""}), say)
+            made[one.name] = _draw(house, form, _short(one), say)
     return [one for one in small if one not in pair]
 
 
@@ -142,10 +174,10 @@ def _draw_file(
     """A file; a mask with the button that opens the picture before it to be painted on."""
     pictures = [other for other in before if not other.multiple and _kinds(other) == {"image"}]
     if one.widget != "mask" or not pictures:
-        made[one.name] = _draw(house, form, one.model_copy(update={"description": ""}), say)
+        made[one.name] = _draw(house, form, _short(one), say)
         return
     with gr.Column(min_width=200, elem_classes=["mask-box", f"over-{pictures[-1].name}"]):
-        made[one.name] = _draw(house, form, one.model_copy(update={"description": ""}), say)
+        made[one.name] = _draw(house, form, _short(one), say)
         gr.Markdown(paint_button(one, pictures[-1].name, say), sanitize_html=False)
 
 

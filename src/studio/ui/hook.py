@@ -13,6 +13,9 @@ The object may have any of these; what it lacks is not asked for:
                 and writes it: the text box of the parameter NAME is ``.family .p-NAME textarea`` (the nearest
                 ``.family``), and so are those of other parameters that it wants to follow. After writing, dispatch an
                 ``input`` event. A list has one item a line; empty lines count unless all are empty
+``follows``     names of parameters that the picker's script reads: they are drawn in view, because what lies in a fold
+                that was never opened is not in the page
+``keeps``       names of parameters that the picker shows in its own way: they are in the page, but hidden
 ``media_type``  what it can show: ``"model/gltf-binary"``, or ``"model/*"``
 ``html``        ``html(url, info, language) -> str`` that shows the file at ``url``, for the result and the gallery
 ``again``       ``again(made, language) -> list[(label, params)]``: ways to make a result once more with some parameters
@@ -68,6 +71,13 @@ class Widgets:
             if field.widget and getattr(widget, "widget", "") == field.widget and hasattr(widget, "picker"):
                 return str(widget.picker(field, model, language))
         return None
+
+    def beside(self, field: FieldSpec) -> tuple[frozenset[str], frozenset[str]]:
+        """The parameters that a field's picker ``follows`` and ``keeps``."""
+        for widget in self._known.values():
+            if field.widget and getattr(widget, "widget", "") == field.widget and hasattr(widget, "picker"):
+                return frozenset(getattr(widget, "follows", ())), frozenset(getattr(widget, "keeps", ()))
+        return frozenset(), frozenset()
 
     def again(self, made: Artefact, language: str) -> list[tuple[str, dict[str, Any]]]:
         """Other ways to make a result, of all families; a fault in one is logged and leaves the others."""
