@@ -30,9 +30,10 @@ MARGIN_BYTES = 192 * MIB
 """What torch's allocator reserves beyond what is used: rounding and gaps."""
 PROCESS_BYTES = 2 * GIB
 """Python, torch and its CUDA libraries in memory."""
-ALLOCATOR_BYTES = 64 * MIB
-"""What the C library keeps of what was freed in smaller pieces, at most: twice the largest size that it takes from its
-heap, which grows to 32 MiB (mallopt(3), M_TRIM_THRESHOLD)."""
+ALLOCATOR_BYTES = 128 * MIB
+"""What the C library keeps of what was freed in smaller pieces, at most: in the heaps of two threads (the engine's and
+the one that computes), in each twice the largest size that it takes from there, which grows to 32 MiB (mallopt(3),
+M_TRIM_THRESHOLD)."""
 LOADING_BYTES = 64 * MIB
 """What reading and casting weights takes on a processor, and before the first model measuring its rates."""
 STAGING_BYTES = 256 * MIB
