@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studio.core import Studio
@@ -90,6 +91,8 @@ class House:
     def size(self, spec: ModelSpec, say: Words) -> str:
         """The size of a model's files in words, from its parameters where the files are not known; "" for none."""
         known = self.studio.models.size_bytes(spec.id)
+        if known is None and (files := self.studio.models.files(spec.id)):
+            known = sum(one.stat().st_size for path in files.values() for one in _all_files(path))
         if known is not None:
             return say.size(known) if known else ""
         parts = [max(part.bytes.values(), default=0) for part in spec.components.values()]
@@ -98,3 +101,7 @@ class House:
     def chats_with(self, spec: ModelSpec) -> bool:
         """Whether the model takes a conversation."""
         return "messages" in self.studio.family(spec).Params.model_fields
+
+
+def _all_files(path: Path) -> list[Path]:
+    return [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from studio.forms import FieldSpec
 from studio.ui.i18n import Words
-from studio.ui.view import esc, push
+from studio.ui.view import esc, push, sign
 
 _RATIOS = ((1, 1), (5, 4), (4, 3), (3, 2), (5, 3), (16, 9), (2, 1), (21, 9))
 _NEAR = 0.04
@@ -62,8 +62,8 @@ def ratio(width: int, height: int) -> str:
 
 def seed_buttons(one: FieldSpec, say: Words) -> str:
     """A dice for another one each time, and the seed of the result that is shown."""
-    dice = push("b icon", "⚄", title=say("form.dice"), seed="dice", field=one.name)
-    again = push("b icon", "♻", title=say("form.recycle"), seed="again", field=one.name)
+    dice = push("b icon", sign("dice"), title=say("form.dice"), seed="dice", field=one.name)
+    again = push("b icon", sign("again"), title=say("form.recycle"), seed="again", field=one.name)
     return f'<div class="seed-tools">{dice}{again}</div>'
 
 

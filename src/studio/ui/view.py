@@ -36,6 +36,22 @@ def push(kind: str, label: str, *, title: str = "", **data: object) -> str:
     return f'<button type="button" class="{kind}"{values}{tip}>{label}</button>'
 
 
+_SIGNS = {
+    "copy": '<rect x="9" y="9" width="11" height="11" rx="2"/><path d="M5 15H4V4h11v1"/>',
+    "dice": '<rect x="4" y="4" width="16" height="16" rx="3"/><path d="M9 9h0M15 9h0M12 12h0M9 15h0M15 15h0"/>',
+    "again": '<path d="M4 12a8 8 0 0 1 14-5l2 2M20 4v5h-5M20 12a8 8 0 0 1-14 5l-2-2M4 20v-5h5"/>',
+    "first": '<path d="M5 4h14M12 20V9M7 13l5-5 5 5"/>',
+}  # fmt: skip
+
+
+def sign(name: str) -> str:
+    """A small drawing: fonts lack such letters more often than not."""
+    return (
+        '<svg viewBox="0 0 24 24" width="17" height="17" fill="none" stroke="currentColor" stroke-width="1.8"'
+        f' stroke-linecap="round" stroke-linejoin="round" aria-hidden="true">{_SIGNS[name]}</svg>'
+    )
+
+
 def search(text: str) -> str:
     """A box that narrows the live piece of the same panel."""
     return f'<input type="search" data-search="q" placeholder="{esc(text)}" aria-label="{esc(text)}">'

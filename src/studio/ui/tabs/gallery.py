@@ -83,6 +83,7 @@ def _opened(house: House, say: Words, artefact_id: str) -> str:
     close = push("b icon close", "×", title=say("gallery.close"), set="item=")
     return (
         f'<section class="opened">{close}<div class="made">{figure(house, made, say)}</div>'
-        f'<div class="about"><p class="facts">{facts}</p>{tools_of(house, made, say)}{delete}'
+        f'<div class="about"><p class="facts">{facts}</p><p class="where">{esc(made.path)}</p>'
+        f"{tools_of(house, made, say)}{delete}"
         f"<details><summary>{esc(say('gallery.recipe'))}</summary>{as_json(recipe)}</details></div></section>"
     )

@@ -24,6 +24,7 @@ from studio.ui.view import (
     push,
     retry_tools,
     share_of,
+    sign,
     trouble,
     what_of,
 )
@@ -71,7 +72,7 @@ def render(house: House, say: Words, query: Mapping[str, str]) -> tuple[str, int
 def _row(house: House, say: Words, row: JobRow, position: int, waiting: int, opened: bool) -> str:
     story = house.stories.of(row)
     state = f'<span class="state {row.state}">{esc(say("state." + row.state))}</span>'
-    title = what_of(row) or row.step or row.id
+    title = what_of(row) or row.step or row.model
     batch = f' <span class="tag">{esc(row.batch)} · {esc(row.step or "")}</span>' if row.batch else ""
     name = push("title", f"<b>{esc(title)}</b><small>{esc(row.model)}{batch}</small>", toggle=f"open={row.id}")
     tools = f'<div class="tools">{_tools(row, position, waiting, say)}</div>'
@@ -87,7 +88,7 @@ def _tools(row: JobRow, position: int, waiting: int, say: Words) -> str:
     tools = []
     if row.state == "queued" and waiting > 1:
         if position > 0:
-            tools.append(button("first", "⤒", kind="icon", title=say("jobs.first"), id=row.id))
+            tools.append(button("first", sign("first"), kind="icon", title=say("jobs.first"), id=row.id))
             tools.append(button("up", "↑", kind="icon", title=say("jobs.up"), id=row.id))
         if position < waiting - 1:
             tools.append(button("down", "↓", kind="icon", title=say("jobs.down"), id=row.id))

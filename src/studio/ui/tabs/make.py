@@ -78,10 +78,11 @@ def model_note(house: House, model: str | None, say: Words) -> str:
 
 
 def render_need(house: House, say: Words, query: Mapping[str, str]) -> tuple[str, int]:
-    """Nothing where the model is here; else the download, its progress, and why it stopped."""
+    """Where the model is here, whether it is loaded; else the download, its progress, and why it stopped."""
     spec = house.studio.models.get(query.get("model", ""))
     if house.studio.models.files(spec.id) is not None:
-        return "", 5000
+        loaded = any(held["model"] == spec.id for held in house.studio.queue.note("loaded") or [])
+        return f'<small class="loaded-now">● {esc(say("models.loaded_now"))}</small>' if loaded else "", 3000
     return pull_box(house, spec, say), 500 if _pulling(house, spec) else 3000
 
 

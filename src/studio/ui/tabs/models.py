@@ -47,7 +47,8 @@ def _card(house: House, say: Words, spec: ModelSpec, task: str, here: bool) -> s
     forecast = house.fits.of(spec.id)
     words = spec.words(say.language)
     about = f"<p>{esc(words.good_at)}</p><p class='limits'>{esc(words.limits)}</p>" if words else ""
-    tongues = f" · {esc(', '.join(spec.card.languages))}" if spec.card and spec.card.languages else ""
+    spoken = [tongue for tongue in spec.card.languages if tongue != "zxx"] if spec.card else []  # zxx: none at all
+    tongues = f" · {esc(', '.join(spoken))}" if spoken else ""
     size = house.size(spec, say)
     size = f" · {esc(size)}" if size else ""
     mark = badge(forecast.verdict, say) if forecast else '<span class="badge wait">…</span>'

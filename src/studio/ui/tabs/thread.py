@@ -11,7 +11,7 @@ from studio.ui.chats import Chat, Turn
 from studio.ui.house import House
 from studio.ui.i18n import Words
 from studio.ui.prose import prose
-from studio.ui.view import button, clock, empty, esc, push
+from studio.ui.view import button, clock, empty, esc, push, sign
 
 WRITING_MS = 150
 
@@ -104,7 +104,7 @@ def _answered(house: House, say: Words, chat: Chat, turn: Turn, branches: str) -
         )
     tools = (
         branches
-        + button("copy", "⧉", kind="icon", title=say("chat.copy"), turn=turn.id)
+        + button("copy", sign("copy"), kind="icon", title=say("chat.copy"), turn=turn.id)
         + button("redo", "↻", kind="icon", title=say("chat.redo"), turn=turn.id, chat=chat.id, act="1")
         + f'<span class="facts">{esc(_facts(say, turn))}</span>'
     )
