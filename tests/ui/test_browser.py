@@ -56,7 +56,7 @@ def test_escape_stops_an_answer_and_keeps_what_came(tab: Tab, page: Page) -> Non
     shown.locator("[data-do=new]").click()
     shown.wait_for_selector(".ideas")
     box = shown.locator("#chat-box textarea")
-    box.fill("Count from one to three hundred, each number on its own line.")
+    box.fill("Write a very long story about a ship that crosses the ocean and meets a storm.")
     box.press("Enter")
     shown.wait_for_selector(".turn.writing .prose")
     shown.keyboard.press("Escape")
