@@ -40,16 +40,18 @@ from studio_pipelines.video_framepack.params import VideoParams  # noqa: E402
 LIMIT = 1.05
 
 
-def measure(folder: Path, sampling: str, sections: int, work: Path, device: str) -> dict[str, Any]:
+def measure(folder: Path, sampling: str, sections: int, work: Path, device: str, window: int) -> dict[str, Any]:
     """One film: resident bytes and bytes on the disk after each section."""
     work.mkdir()
-    spec = ModelSpec.model_validate(catalogue_entry(folder, sampling=sampling))
+    entry = catalogue_entry(folder, sampling=sampling)
+    entry["settings"]["window"] = window
+    spec = ModelSpec.model_validate(entry)
     files = {path.name: path for path in folder.iterdir() if path.is_dir()}
     family = VideoFramepack(spec, files)
     family.cache = work / "cache"
     family.load(Plan(model=spec.id, device=device))
     Image.new("RGB", (64, 64), (200, 60, 60)).save(work / "picture.png")
-    params = VideoParams(prompt="a red star", image=work / "picture.png", seconds=sections * 1.2, seed=1)
+    params = VideoParams(prompt="a red star", image=work / "picture.png", seconds=sections * window * 4 / 30, seed=1)
     process, job = psutil.Process(), work / "job"
     job.mkdir()
     ram, peak, card, disk = list[int](), list[int](), list[int](), list[int]()
@@ -123,6 +125,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", type=int, default=50)
     parser.add_argument("--model", type=Path, help="the folder of such a model; made when left out")
+    parser.add_argument("--window", type=int, default=9, help="latents in a section; FramePack's own are 9")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, help="write the figures here")
     options = parser.parse_args()
@@ -130,7 +133,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.model or write(Path(scratch) / "model")
         films = [
-            measure(folder, sampling, options.sections, Path(scratch) / sampling, options.device)
+            measure(folder, sampling, options.sections, Path(scratch) / sampling, options.device, options.window)
             for sampling in ("forward", "inverted")
         ]
     result = {
