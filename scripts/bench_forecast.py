@@ -84,58 +84,80 @@ def _own(pid: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
 
 
-def call(home: Path, model: str, request: dict[str, Any], *, runs: bool) -> dict[str, Any]:
-    """Forecast or run a request in a process of its own; what it says, and what it was seen to take."""
-    command = [sys.executable, "-W", "ignore", __file__, "--child", json.dumps([str(home), model, request, runs])]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    most, own = watched(child)
-    lines = child.communicate()[0].splitlines()
-    if child.returncode or not lines:
-        sys.exit(f"{model} {request}: the child ended with {child.returncode}")
-    return {**json.loads(lines[-1]), **({"rss_bytes": most, "own_bytes": own} if runs else {})}
+def call(home: Path, model: str, requests: list[dict[str, Any]], *, runs: bool) -> list[dict[str, Any]]:
+    """Forecast requests, or run one, in a process of its own; what it says, and what it was seen to take."""
+    command = [sys.executable, "-W", "ignore", __file__, "--child", json.dumps([str(home), model, requests, runs])]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    most, own = watched(process)
+    lines = process.communicate()[0].splitlines()
+    if process.returncode or not lines:
+        sys.exit(f"{model} {requests}: the child ended with {process.returncode}")
+    told: list[dict[str, Any]] = json.loads(lines[-1])
+    return [{**one, "rss_bytes": most, "own_bytes": own} for one in told] if runs else told
 
 
-def child(home: str, model: str, request: dict[str, Any], runs: bool) -> None:
-    """In the process that is watched: the engine's own way, as in a worker."""
-    from functools import partial
+def child(home: str, model: str, requests: list[dict[str, Any]], runs: bool) -> None:
+    """In the process that is watched."""
+    told = [(ran if runs else foreseen)(Path(home), model, request) for request in requests]
+    print(json.dumps(told))
 
-    from studio.events import Artefact, Done, Failed
-    from studio.forms import validate
-    from studio.jobs import execute
-    from studio.jobs.model import Task
+
+def engine_of(home: Path, request: dict[str, Any]) -> Any:
+    """The engine as a worker has it, within the request's limits."""
+    from studio.jobs.execute import Engine
     from studio.store.home import Home
 
-    params = {name: value for name, value in request.items() if not name.startswith("_")}
-    if "image" in params:
-        params["image"] = str(_picture(Path(home), params["image"]))
-    execute.make_plan = partial(execute.make_plan, prefer=request.get("_prefer", "balanced"))  # type: ignore[assignment]
-    engine = execute.Engine(Home(home), alone=True)
+    engine = Engine(Home(home), alone=True)
     if "_ram" in request:
         free, engine.memory._own = engine.memory._free, lambda: (None, None)
         engine.memory._free = lambda: free().model_copy(update={"ram_bytes": int(request["_ram"] * GIB)})
-    task = Task(job_id="job", model=model, params={**params, "seed": 1} if "prompt" in params else params, attempt=1)
-    if not runs:
-        spec = engine.catalogue.get(model)
-        family = engine.registry.get(spec.pipeline)
-        files = engine.catalogue.files(spec, engine.models.require) or {}
-        engine._timed |= {"cpu"}  # a plan does not measure the machine
-        drawn, _ = engine._draw(task, engine._made(family, spec, files), validate(family.Params, params, model=model))
-        made = drawn.plan
-        held = {
-            name: {key: one[key] for key in ("precision", "blocks", "resident", "disk_bytes")}
-            for name, one in made.settings.get("networks", {}).items()
-        }
-        print(json.dumps({"ram_bytes": made.peak_ram_bytes, "seconds": made.seconds, "networks": held}))
-        return
+    return engine
+
+
+def params_of(home: Path, request: dict[str, Any]) -> dict[str, Any]:
+    params = {name: value for name, value in request.items() if not name.startswith("_")}
+    if "image" in params:
+        params["image"] = str(_picture(home, params["image"]))
+    return {**params, "seed": 1} if "prompt" in params else params
+
+
+def foreseen(home: Path, model: str, request: dict[str, Any]) -> dict[str, Any]:
+    from studio.forms import validate
+    from studio.memory.plan_request import make_plan
+
+    engine = engine_of(home, request)
+    spec = engine.catalogue.get(model)
+    family = engine.registry.get(spec.pipeline)
+    pipeline = engine._made(family, spec, engine.catalogue.files(spec, engine.models.require) or {})
+    params, budget = validate(family.Params, params_of(home, request), model=model), engine.memory.budget()
+    prefer = request.get("_prefer", "balanced")
+    made = make_plan(pipeline, params, budget, prefer, resolve=engine._resolve, known=engine._known).plan
+    held = {
+        name: {key: one[key] for key in ("precision", "blocks", "resident", "disk_bytes")}
+        for name, one in made.settings.get("networks", {}).items()
+    }
+    return {"ram_bytes": made.peak_ram_bytes, "seconds": made.seconds, "networks": held}
+
+
+def ran(home: Path, model: str, request: dict[str, Any]) -> dict[str, Any]:
+    """The engine's own way, as in a worker."""
+    from functools import partial
+
+    from studio.events import Artefact, Done, Failed
+    from studio.jobs import execute
+    from studio.jobs.model import Task
+
+    execute.make_plan = partial(execute.make_plan, prefer=request.get("_prefer", "balanced"))  # type: ignore[assignment]
     told: dict[str, Any] = {}
-    for event in engine.run(task, lambda: False):
+    task = Task(job_id="job", model=model, params=params_of(home, request), attempt=1)
+    for event in engine_of(home, request).run(task, lambda: False):
         if isinstance(event, Failed):
             sys.exit(f"{event.error} {event.hint}")
         if isinstance(event, Artefact):
             Path(event.path).unlink()
         if isinstance(event, Done):
             told = {"seconds": event.seconds}
-    print(json.dumps(told))
+    return told
 
 
 def _picture(home: Path, side: int) -> Path:
@@ -150,12 +172,14 @@ def _picture(home: Path, side: int) -> Path:
 def compare(home: Path, model: str) -> list[dict[str, Any]]:
     """Every request of a model: foreseen before anything ran, measured, and foreseen once the first one had run."""
     requests = REQUESTS[model]
-    before = [call(home, model, request, runs=False) for request in requests]
-    first = [call(home, model, requests[0], runs=True) for _ in range(1 if model in MODELS else 2)]
-    after = [call(home, model, request, runs=False) for request in requests]
+    before = call(home, model, requests, runs=False)
+    first = [call(home, model, requests[:1], runs=True)[0] for _ in range(1 if model in MODELS else 2)]
+    after = call(home, model, requests, runs=False)
     rows = []
     for number, request in enumerate(requests):
-        seen = max(first, key=lambda one: one["rss_bytes"]) if number == 0 else call(home, model, request, runs=True)
+        seen = (
+            max(first, key=lambda one: one["rss_bytes"]) if number == 0 else call(home, model, [request], runs=True)[0]
+        )
         from_disk = any(one["disk_bytes"] for one in before[number]["networks"].values())
         counted = "own_bytes" if from_disk else "rss_bytes"
         peak = seen[counted]

@@ -99,7 +99,7 @@ def joint_dit() -> Any:
     )  # fmt: skip
     return StableDiffusion3Pipeline(
         transformer=transformer, scheduler=parts.flow(shift=3.0), tokenizer=first, tokenizer_2=second,
-        tokenizer_3=third, vae=_autoencoder(16, use_quant_conv=False, use_post_quant_conv=False),
+        tokenizer_3=third, vae=_autoencoder(16, shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=_clip(first, 384, 12, projects=True), text_encoder_2=_clip(second, 896, 8, projects=True),
         text_encoder_3=T5EncoderModel(config),
     )  # fmt: skip
