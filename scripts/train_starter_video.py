@@ -2,7 +2,7 @@
 
     python scripts/train_starter_video.py --minutes 80
     python scripts/train_starter_video.py --minutes 80 --resume      # after a cut
-    python scripts/train_starter_video.py --steps 120 3000 400       # the same weights every time on the same machine
+    python scripts/train_starter_video.py --steps 120 2400 900 300   # the same weights every time on the same machine
 
 Writes the pipeline in fp16 to the family's folder and a labelled sheet of films to docs/. Needs the `train` extra.
 On a machine that is busy with other work, OMP_WAIT_POLICY=PASSIVE keeps the threads from burning time at barriers.
@@ -35,8 +35,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--steps",
         type=int,
-        nargs=3,
-        metavar=("PICTURES", "MOTION", "FILMS"),
+        nargs=4,
+        metavar=("PICTURES", "MOTION", "AGAIN", "FILMS"),
         help="fixed steps instead of measured ones",
     )
     parser.add_argument("--seed", type=int, default=0)

@@ -23,14 +23,18 @@ class Sections:
     target: torch.Tensor
 
 
-def sections(films: torch.Tensor, asked: list[int], chance: random.Random, random_: torch.Generator) -> Sections:
-    """Sections at some place of a film each. films: (B, motions, 10, 4, h, w); asked: the motion of each."""
+def sections(
+    films: torch.Tensor, asked: list[int], chance: random.Random, random_: torch.Generator, same: float = 0.75
+) -> Sections:
+    """Sections at some place of a film each. films: (B, motions, 10, 4, h, w); asked: the motion of each.
+
+    `same`: how often the same motion goes on; else the film showed others before, or the same by chance.
+    """
     pasts = []
     for film, motion in zip(films, asked, strict=True):
-        before = chance.choice((0, 1, 2, 3))
-        # Mostly the same motion goes on; sometimes the film showed others before.
-        same = chance.random() < 0.75
-        shown = [motion if same else chance.randrange(len(film)) for _ in range(before)]
+        before = chance.choice((0, 1, 2, 3) if same > 0.5 else (0, 0, 0, 1, 2, 3))
+        goes_on = chance.random() < same
+        shown = [motion if goes_on else chance.randrange(len(film)) for _ in range(before)]
         past = torch.cat([torch.zeros(sum(SIZES), *film.shape[2:]), film[0, :1], *(film[m, 1:] for m in shown)])
         past = past[-sum(SIZES) :]
         if chance.random() < 0.6:

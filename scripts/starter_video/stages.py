@@ -1,4 +1,5 @@
-"""The stages: the autoencoder on single frames; the transformer with its text encoders; the decoder on films.
+"""The stages: the autoencoder on single frames; the transformer with its text encoders, and these again from half the
+rate on; the decoder on films.
 
 The encoder is used on single frames only: the pipeline encodes nothing but the given picture. So the latent of a film's
 frames 4n-3 to 4n is by definition that of frame 4n alone, and the decoder learns the frames between. Each step draws
@@ -11,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
@@ -22,10 +24,10 @@ from torch.nn import functional as F
 
 from starter_image.stages import likeness
 
-from . import captions, history, models, scenes
+from . import captions, history, learning, models, scenes
 from .framewise import framewise
 
-SHARES = {"pictures": 0.1, "motion": 0.68, "films": 0.22}  # of the time box
+SHARES = {"pictures": 0.1, "motion": 0.54, "again": 0.18, "films": 0.18}  # of the time box
 RESERVE = 0.12  # of the time box: the start, the latents, the sheets, and neighbours that slow the machine
 CHECKPOINT_S = 120.0
 CHUNK = 32
@@ -38,7 +40,7 @@ class Settings:
     scenes: int = 300
     picture_batch: int = 8
     batch: int = 6
-    few: int = 3  # frames of a section that are learned at once, at first
+    few: int = 2  # frames of a section that are learned at once, at first
     few_part: float = 0.75  # of the stage; then whole sections
     film_batch: int = 3
     film_latents: int = 3  # a window of 9 frames
@@ -90,25 +92,15 @@ class Trainer:
         self.learned = [p for p in self.transformer.parameters() if p.requires_grad] + heard
         self.ema = [p.detach().clone() for p in self.learned]
         self.decoding = [*self.vae.post_quant_conv.parameters(), *self.vae.decoder.parameters()]
-        settings, optimiser = self.settings, torch.optim.AdamW
-        # Muon (Jordan 2024, in torch since 2.9) for the blocks' matrices: about half the steps of AdamW.
-        blocks = (self.transformer.transformer_blocks, self.transformer.single_transformer_blocks)
-        matrices = [p for block in blocks for p in block.parameters() if p.ndim == 2]
-        known = {id(p) for p in matrices}
-        rest = [p for p in self.learned if id(p) not in known]
-        self.optimisers = {
-            "pictures": optimiser(self.vae.parameters(), lr=settings.picture_rate, weight_decay=0.0),
-            "matrices": torch.optim.Muon(matrices, lr=settings.rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-            "motion": optimiser(rest, lr=settings.rate, betas=(0.9, 0.98), weight_decay=0.01),
-            "films": optimiser(self.decoding, lr=settings.film_rate, weight_decay=0.0),
-        }
+        self.optimisers = learning.optimisers(self.settings, self.vae, self.decoding, self.transformer, heard)
         self.latents = self.looks = torch.empty(0)
 
     # --- the plan ---------------------------------------------------------------------------------------------------
 
     @property
     def stages(self) -> dict[str, Callable[[int], float]]:
-        return {"pictures": self.picture_step, "motion": self.motion_step, "films": self.film_step}
+        again = partial(self.motion_step, stage="again")
+        return {"pictures": self.picture_step, "motion": self.motion_step, "again": again, "films": self.film_step}
 
     def make_plan(self, minutes: float) -> None:
         """Measure all stages on throw-away weights, then share out the time box."""
@@ -121,7 +113,7 @@ class Trainer:
             seconds[stage] = statistics.median(timed(step, number) for number in range(1, 6))
         late = statistics.median(timed(self.motion_step, number) for number in (997, 998, 999))
         part = self.settings.few_part
-        seconds["motion"] = part * seconds["motion"] + (1 - part) * late
+        seconds["motion"] = seconds["again"] = part * seconds["motion"] + (1 - part) * late
         self.build()
         usable = minutes * 60 * (1 - RESERVE)
         self.plan = {stage: max(1, int(usable * SHARES[stage] / seconds[stage])) for stage in SHARES}
@@ -133,12 +125,11 @@ class Trainer:
         return torch.Generator().manual_seed((self.settings.seed * 8 + stage) * 10_000_019 + step)
 
     def update(self, stage: str, step: int, loss: torch.Tensor, parameters: list[nn.Parameter]) -> float:
-        """One step of the optimisers. Their rate rises for a moment, then falls to zero at the last step."""
-        names, total = [stage, "matrices"] if stage == "motion" else [stage], self.plan[stage]
-        optimisers = [self.optimisers[name] for name in names]
-        top = {"pictures": self.settings.picture_rate, "motion": self.settings.rate, "films": self.settings.film_rate}
+        """One step of the stage's optimisers."""
+        optimisers = [self.optimisers[name] for name in learning.names_of(stage)]
+        rate = learning.rate(self.settings, stage, step, self.plan[stage])
         for group in (group for optimiser in optimisers for group in optimiser.param_groups):
-            group["lr"] = top[stage] * min((step + 1) / min(60, max(1, total // 10)), 1 - step / total)
+            group["lr"] = rate * group.get("boost", 1.0)
         for optimiser in optimisers:
             optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -164,20 +155,26 @@ class Trainer:
         loss = likeness(result, picture) + 1e-4 * 0.5 * spread
         return self.update("pictures", step, loss, list(self.vae.parameters()))
 
-    def motion_step(self, step: int) -> float:
+    def motion_step(self, step: int, stage: str = "motion") -> float:
         """Flow matching of the next latents from the given picture, what came before, and a caption."""
-        settings, random_ = self.settings, self.generator(1, step)
+        settings, random_ = self.settings, self.generator(1 if stage == "motion" else 3, step)
         chance = random.Random(int(torch.randint(2**31, (1,), generator=random_)))
-        whole = step >= settings.few_part * self.plan["motion"]
+        whole = step >= settings.few_part * self.plan[stage]
         count, recent = max(1, settings.batch // 3) if whole else settings.batch, whole or chance.random() < 0.5
         numbers = [chance.randrange(len(self.scenes)) for _ in range(count)]
         asked = [chance.randrange(len(captions.MOTIONS)) for _ in range(count)]
-        batch = history.sections(self.latents[numbers], asked, chance, random_)
+        if stage == "again":  # half of them up or down, which only the caption tells apart
+            asked = [chance.choice((2, 3)) if chance.random() < 0.5 else motion for motion in asked]
+        batch = history.sections(
+            self.latents[numbers], asked, chance, random_, same=0.75 if stage == "motion" else 0.25
+        )
         frames = list(range(9)) if whole else sorted(chance.sample(range(9), settings.few))
         clean = batch.target[:, :, frames].to(self.device)  # (B, 4, frames, h, w)
         noise = torch.randn(clean.shape, generator=random_).to(self.device)
         # One noise level from each of B equal parts, then shifted as the scheduler shifts them.
         parts = (torch.randperm(count, generator=random_) + torch.rand(count, generator=random_)) / count
+        if stage == "again":  # half begin from noise alone, where nothing but the caption tells the motion
+            parts = torch.where(parts > 1 / 2, 1.0, parts * 2)
         sigma = (models.SHIFT * parts / (1 + (models.SHIFT - 1) * parts)).to(self.device)
         level = sigma[:, None, None, None, None]
         texts = [captions.caption(captions.MOTIONS[i], self.sprites.subjects, chance) for i in asked]
@@ -193,7 +190,7 @@ class Trainer:
             **history.layout(batch, frames, recent=recent, device=self.device),
             return_dict=False,
         )[0]
-        value = self.update("motion", step, F.mse_loss(answer, noise - clean), self.learned)
+        value = self.update(stage, step, F.mse_loss(answer, noise - clean), self.learned)
         with torch.no_grad():
             decay = min(settings.ema, (step + 1) / (step + 10))
             torch._foreach_lerp_(self.ema, [p.detach() for p in self.learned], 1 - decay)

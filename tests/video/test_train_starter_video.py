@@ -21,7 +21,7 @@ SHAPE = models.Shape(
     side=32, vae=(8, 8, 16), groups=4, heads=2, head=16, axes=(4, 6, 6), single=1, text_width=16, vocabulary=450, eye=8
 )
 SETTINGS = Settings(shape=SHAPE, scenes=4, picture_batch=2, batch=2, film_batch=1, film_latents=2)
-STEPS = {"pictures": 3, "motion": 6, "films": 3}
+STEPS = {"pictures": 3, "motion": 4, "again": 2, "films": 3}
 
 
 @pytest.fixture(scope="module")
