@@ -40,7 +40,7 @@ class Settings:
     scenes: int = 300
     picture_batch: int = 8
     batch: int = 6
-    few: int = 2  # frames of a section that are learned at once, at first
+    few: int = 3  # frames of a section that are learned at once, at first
     few_part: float = 0.75  # of the stage; then whole sections
     film_batch: int = 3
     film_latents: int = 3  # a window of 9 frames
