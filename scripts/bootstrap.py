@@ -115,11 +115,11 @@ def cuda() -> None:
 def demo() -> None:
     """Install, get the starter models, and make one thing of every kind with them."""
     install()
-    with step("get the starter models for text and upscaling (96 MB, once; the one for images is here)"):
+    with step("get the starter models for text and upscaling (96 MB, once; those for images and films are here)"):
         for model in ("starter-text", "starter-upscale"):
             run(BIN / "studio", "models", "pull", model)
     print("\n$ studio batch scripts/demo.yaml")
-    with step("make a text, a picture, and the picture larger"):
+    with step("make a text, a picture, the picture larger, and a film of it"):
         run(BIN / "studio", "batch", "scripts/demo.yaml")
     report()
     studio = f"{BIN.relative_to(ROOT)}/studio"
