@@ -1,15 +1,19 @@
-"""The Video tab with a foreign family that makes films in sections, and the time line of the FramePack family."""
+"""The Video tab: with a foreign family that makes films in sections, and with the real starter model."""
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 from browsing import Tab, choose, jobs_of
-from page_server import Page
-from PIL import Image
+from page_server import Page, StartPage
+from PIL import Image, ImageDraw
 
-from toolbox import until
+from studio import Studio
+from toolbox import processes_of, until
+
+PLAYS = "film => film.duration > 0 && film.readyState >= 2"
 
 
 def box(form: Any, name: str) -> Any:
@@ -81,3 +85,76 @@ def test_a_picture_goes_to_the_video_tab(tab: Tab, page: Page) -> None:
     shown.locator("#tab-gallery .tile.image").first.click()
     shown.locator("#tab-gallery .opened").get_by_role("button", name="To Video").click()
     shown.locator("#tab-video .p-image img:visible").wait_for()
+
+
+def sprite(path: Path) -> Path:
+    """What the starter model was trained on: one thing on a plain ground."""
+    picture = Image.new("RGB", (64, 64), (240, 240, 235))
+    ImageDraw.Draw(picture).ellipse((8, 20, 30, 42), fill=(215, 40, 40))
+    picture.save(path)
+    return path
+
+
+def ask_for_a_film(shown: Any, picture: Path) -> None:
+    """Three sections by ``starter-video``, in few steps."""
+    choose(shown, "video", "starter-video")
+    form = shown.locator("#tab-video .family:visible").filter(
+        has=shown.locator("section-line"), has_not=shown.locator(".shape[data-shape='64x96']")
+    )
+    box(form, "prompt").fill("slides right")
+    form.locator(".p-image input[type=file]").set_input_files(picture)
+    form.locator(".p-image img").wait_for()
+    box(form, "seconds").fill("3.6")
+    until("three sections", lambda: form.locator(".section-blocks button").count() == 3)
+    form.get_by_role("button", name="More settings").click()
+    box(form, "steps").fill("3")
+    form.get_by_role("button", name="More settings").click()
+    form.locator(".go").click()
+
+
+def test_a_film_survives_a_reload_and_kill_9(browser: Any, start_page: StartPage, tmp_path: Path) -> None:
+    """The worker is held still while the page is looked at, so that no machine is too quick; then everything dies."""
+    page = start_page()
+    tab = Tab(browser, page)
+    shown = tab.open()
+    tab.go("video")
+    ask_for_a_film(shown, sprite(tmp_path / "sprite.png"))
+    film, doing = shown.locator("#tab-video .film video"), shown.locator("#tab-video .doing")
+    doing.locator("text=Section 2 of 3").wait_for()
+    [worker] = processes_of(page.home)
+    worker.suspend()
+    try:
+        until("the first section plays", lambda: film.evaluate(PLAYS))
+        shown.reload()
+        shown.wait_for_selector("#chat-box textarea")
+        tab.go("video")
+        doing.locator("text=Section 2 of 3").wait_for()
+        until("the first section plays again", lambda: film.evaluate(PLAYS))
+        [job] = jobs_of(page)
+        assert job["state"] == "running"
+    finally:
+        page.process.kill()
+        worker.kill()
+    tab.context.close()
+    page.process.wait(15)
+    look_at_the_finished_film(browser, start_page(home=page.home))
+    with sqlite3.connect(page.home / "studio.db") as database:
+        assert database.execute("SELECT id, state, attempt FROM jobs").fetchall() == [(job["id"], "done", 2)]
+        [(content,)] = database.execute("SELECT content_sha256 FROM artefacts").fetchall()
+
+    with Studio(tmp_path / "undisturbed", executor="inline") as studio:
+        [undisturbed] = studio.run("starter-video", **job["params"])
+    assert content == undisturbed.content_sha256
+
+
+def look_at_the_finished_film(browser: Any, page: Page) -> None:
+    """The server that was started again goes on by itself, from the section that was finished."""
+    tab = Tab(browser, page)
+    shown = tab.open()
+    tab.go("video")
+    made = shown.locator("#tab-video .figures video")
+    made.wait_for()
+    until("the film plays", lambda: made.evaluate("film => film.duration > 3.5 && film.readyState >= 2"))
+    assert "Goes on with section 2 of 3." in shown.locator("#tab-video .shown .note").all_inner_texts()
+    tab.context.close()
+    assert tab.outside == tab.complaints == []
