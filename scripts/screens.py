@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from bench_page import BOX, ROOT, Server, serving
 
@@ -108,7 +108,9 @@ def fill(client: Any, eye: Photographer) -> None:
     picture = made["artefacts"][0]["file"]
     client.predict("starter-upscale", {"image": picture, "scale": 4}, api_name="/run")
     if "starter-video" in {one["id"] for one in client.predict(api_name="/models")}:
-        client.predict("starter-video", {"image": picture, "prompt": "bounces", "seed": 3}, api_name="/run")
+        client.predict(
+            "starter-video", {"image": picture, "prompt": "bounces", "seconds": 3.6, "seed": 3}, api_name="/run"
+        )
     client.predict("starter-text", {"prompt": "A haiku about rain.", "max_tokens": 40, "seed": 2}, api_name="/run")
     for number, words in enumerate(("What is a lighthouse? Two sentences.", "And who lives in it?")):
         eye.say(words)
@@ -130,6 +132,8 @@ def busy(client: Any, eye: Photographer, known: set[str]) -> None:
         waiting = client.predict("starter-text", {"prompt": "Later.", "max_tokens": 5}, api_name="/submit")["job"]
         eye.go(tab)
         eye.page.locator(f"#tab-{tab} .doing", has_text=re.compile(r"\d+/\d+")).first.wait_for()
+        if tab == "video":  # its first section plays while the second is made
+            eye.page.locator("#tab-video .film .chip").first.wait_for()
         eye.shoot(tab, "busy")
         if tab == "image":
             eye.go("jobs")
@@ -206,7 +210,9 @@ def shoot_all(
                 eye.go(tab)
                 eye.shoot(tab, "empty")
         elif state == "busy":
-            Image.new("RGB", (64, 64), (230, 90, 60)).save(folder / "first.png")
+            sprite = Image.new("RGB", (64, 64), (240, 240, 235))
+            ImageDraw.Draw(sprite).ellipse((8, 20, 30, 42), fill=(215, 40, 40))
+            sprite.save(folder / "first.png")
             busy(client, eye, known)
         elif state == "done":
             if state not in ready:
