@@ -59,6 +59,8 @@ class Shape:
     vision_bytes: int = 0
     kv_quantises: bool = True
     """Whether llama.cpp can hold K and V in blocks of 32 values."""
+    tied: bool = False
+    """Whether the output matrix is the token embeddings: on a processor they then lie in memory once."""
 
     @property
     def layers(self) -> int:
@@ -162,6 +164,7 @@ def shape_of(gguf: GgufFile, vision: GgufFile | None = None) -> Shape:
         vocabulary=vocabulary,
         vision_bytes=sum(tensor.nbytes for tensor in vision.tensors) if vision else 0,
         kv_quantises=key % 32 == 0 and value % 32 == 0,
+        tied=not output,
     )
 
 
@@ -221,7 +224,9 @@ def need(shape: Shape, choice: Choice) -> Need:
         vram += shape.vision_bytes + shape.fixed_state_bytes
     ram = (CARD_PROCESS_RAM if on_card else PROCESS_RAM) + TOKEN_RAM * shape.vocabulary
     ram += sum(shape.layer_bytes[:first]) + shape.input_bytes + sum(kv[:first])
-    ram += scratch + (0 if on_card else shape.vision_bytes + shape.fixed_state_bytes)
+    ram += scratch
+    if not on_card:
+        ram += shape.vision_bytes + shape.fixed_state_bytes + (0 if shape.tied else shape.output_bytes)
     weights_card = vram - sum(kv[first:]) - scratch if on_card else 0
     phases = (
         Phase(name="load", vram_bytes=max(0, weights_card), ram_bytes=ram - scratch),
