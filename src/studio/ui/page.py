@@ -100,7 +100,8 @@ def _follow_chooser(house: House, say: Words, demo: gr.Blocks, maker: Maker) -> 
     places = [maker.groups[name] for name in ("talk", "side", "make") if name in maker.groups]
     outputs = [maker.note, *mine.values(), *places]
     outputs += [one for form in maker.forms.values() for one in (*form.components, *form.pickers)]
-    maker.chooser.input(chosen, maker.chooser, outputs, **QUIET)
+    # Chosen twice in quick succession: the last choice counts, whether or not the first one has been answered.
+    maker.chooser.input(chosen, maker.chooser, outputs, trigger_mode="always_last", **QUIET)
 
     def choices() -> Any:
         return gr.update(choices=model_choices(house, maker.modality, say))
