@@ -92,7 +92,8 @@ class House:
         """The size of a model's files in words, from its parameters where the files are not known; "" for none."""
         known = self.studio.models.size_bytes(spec.id)
         if known is None and (files := self.studio.models.files(spec.id)):
-            known = sum(one.stat().st_size for path in files.values() for one in _all_files(path))
+            # A file that is pinned by itself lies in a folder that is named as well: each counts once.
+            known = sum(one.stat().st_size for one in {one for path in files.values() for one in _all_files(path)})
         if known is not None:
             return say.size(known) if known else ""
         parts = [max(part.bytes.values(), default=0) for part in spec.components.values()]
