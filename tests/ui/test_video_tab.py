@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import pytest
 from browsing import Tab, choose, jobs_of
 from page_server import Page, StartPage
 from PIL import Image, ImageDraw
@@ -112,6 +113,7 @@ def ask_for_a_film(shown: Any, picture: Path) -> None:
     form.locator(".go").click()
 
 
+@pytest.mark.timeout(420)  # a film twice over, with two starts of the server
 def test_a_film_survives_a_reload_and_kill_9(browser: Any, start_page: StartPage, tmp_path: Path) -> None:
     """The worker is held still while the page is looked at, so that no machine is too quick; then everything dies."""
     page = start_page()
