@@ -32,6 +32,7 @@ import torch  # noqa: E402
 from framepack_models import catalogue_entry, write  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from studio.memory.heap import steady_heap  # noqa: E402
 from studio.plugin import Artefact, Context, ModelSpec, Plan  # noqa: E402
 from studio_pipelines.video_framepack.family import VideoFramepack  # noqa: E402
 from studio_pipelines.video_framepack.kept import Kept  # noqa: E402
@@ -130,6 +131,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="write the figures here")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    steady_heap()  # as in a worker, or peaks follow what glibc happens to keep
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.model or write(Path(scratch) / "model")
         films = [

@@ -2,18 +2,21 @@
 
 Every variant is a process of its own. With a CUDA device the cap is `torch.cuda.set_per_process_memory_fraction`
 (resident variants run without it, and the first one is the reference); without one, everything runs from CPU to CPU,
-which proves the script and says nothing of speed. Weights are random, written once as a safetensors file, and read
-once by each variant.
+which compares memory, loading and reading from the disk, and says nothing of a card's speed. ``own`` is what is no
+file's: pages of a mapped file are the system's to take back. Weights are random, written once as a safetensors file,
+and read once by each variant.
 
     python scripts/bench_memory.py                                    # a tiny FramePack on CPU
+    python scripts/bench_memory.py --preset framepack-small           # 1.1 B parameters, for a processor
     python scripts/bench_memory.py --preset framepack --cap-gib 6     # 12.874 B parameters, bf16, 16k tokens
     python scripts/bench_memory.py --preset framepack-4k --weights DIR --cap-gib 12 --variants resident \
         resident-compiled group-block group-leaf dynamic-swap studio studio-18 studio-compiled-18 studio-fp8-18
     python scripts/bench_memory.py --model QwenImageTransformer2DModel --config '{"num_layers": 8}' --inputs FILE
 
-Variants: resident, resident-compiled, group-block, group-leaf, dynamic-swap, and studio[-compiled][-STORAGE][-disk][-N]
-(N blocks resident). `--preset stack` is a model of FramePack's size in torch alone, for a machine without diffusers.
-Inputs are a JSON object {argument: [dtype, shape] or a number}; integers count up, other values are noise.
+Variants: resident, resident-compiled, group-block, group-leaf, group-disk, dynamic-swap, and
+studio[-compiled][-STORAGE][-disk][-N] (N blocks resident). `--preset stack` is a model of FramePack's size in torch
+alone, for a machine without diffusers. Inputs are a JSON object {argument: [dtype, shape] or a number}; integers count
+up, other values are noise.
 """
 
 from __future__ import annotations
@@ -23,10 +26,8 @@ import json
 import os
 import platform
 import re
-import resource
 import statistics
 import struct
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_memory_models import PRESETS, stack
+from watched import run_watched
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
@@ -160,8 +162,12 @@ def prepare(variant: str, module: Any, folder: Path, device: Any, stack: ExitSta
         from diffusers.hooks.group_offloading import apply_group_offloading
 
         load_resident(module, folder, torch.device("cpu"))
-        level, count = {"group-block": ("block_level", 1), "group-leaf": ("leaf_level", None)}[variant]
-        apply_group_offloading(module, device, torch.device("cpu"), level, count, use_stream=device.type == "cuda")
+        level, count = {"group-leaf": ("leaf_level", None)}.get(variant, ("block_level", 1))
+        kept = stack.enter_context(tempfile.TemporaryDirectory(dir=folder)) if variant == "group-disk" else None
+        apply_group_offloading(
+            module, device, torch.device("cpu"), level, count, use_stream=device.type == "cuda",
+            offload_to_disk_path=kept,
+        )  # fmt: skip
     elif variant == "dynamic-swap":
         load_resident(module, folder, torch.device("cpu"))
         swap_dynamically(module, device)
@@ -221,7 +227,6 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
         if device.type == "cuda":
             row["peak_reserved_bytes"] = torch.cuda.max_memory_reserved()
             row["within_cap"] = not options.cap_gib or row["peak_reserved_bytes"] <= options.cap_gib * GIB
-        row["peak_ram_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return {**row, **compared(result.float().cpu(), Path(options.reference))}
 
 
@@ -271,15 +276,22 @@ def run_variant(variant: str, options: argparse.Namespace, reference: Path) -> d
     told = {name: getattr(options, name) for name in ("model", "config", "inputs", "steps")}
     told |= {"variant": variant, "cap_gib": cap, "weights": str(options.weights), "reference": str(reference)}
     command = [sys.executable, str(Path(__file__).resolve()), "--worker", json.dumps(told)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_watched(command)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+        last = (done.err.strip().splitlines() or [f"exit {done.returncode}"])[-1]
         return {"variant": variant, "cap_gib": cap, "error": last[:300]}
-    return {"variant": variant, "cap_gib": cap, **json.loads(done.stdout.splitlines()[-1])}
+    row = json.loads(done.out.splitlines()[-1])
+    return {
+        "variant": variant,
+        "cap_gib": cap,
+        **row,
+        "peak_ram_bytes": done.most_bytes,
+        "peak_own_ram_bytes": done.own_bytes,
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = [f"{'variant':<24}{'cap GiB':>8}{'s/step':>10}{'load s':>9}{'GPU GiB':>9}{'RAM GiB':>9}  output"]
+    lines = [f"{'variant':<24}{'cap GiB':>8}{'s/step':>10}{'load s':>9}{'GPU GiB':>9}{'RAM GiB':>9}{'own':>7}  output"]
     for row in rows:
         if "error" in row:
             lines.append(f"{row['variant']:<24}{row['cap_gib'] or '-':>8}  {row['error']}")
@@ -290,7 +302,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         )
         lines.append(
             f"{row['variant']:<24}{row['cap_gib'] or '-':>8}{row['step_s']:>10.4f}{row['load_s']:>9.2f}{card:>9}"
-            f"{row['peak_ram_bytes'] / GIB:>9.2f}  {same}"
+            f"{row['peak_ram_bytes'] / GIB:>9.2f}{row['peak_own_ram_bytes'] / GIB:>7.2f}  {same}"
         )
     return "\n".join(lines)
 

@@ -28,11 +28,13 @@ TINY = {
     "num_layers": 4, "num_single_layers": 8, "num_refiner_layers": 1, "text_embed_dim": 32,
     "pooled_projection_dim": 32, "rope_axes_dim": [8, 12, 12], "image_proj_dim": 32,
 }  # fmt: skip
+SMALL = {**FRAMEPACK, "num_attention_heads": 10, "num_layers": 10, "num_single_layers": 20, "num_refiner_layers": 1}
 STACK = {"width": 3072, "heads": 24, "doubles": 20, "singles": 40}
 CLASS = "HunyuanVideoFramepackTransformer3DModel"
 PRESETS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "framepack": (CLASS, FRAMEPACK, framepack_inputs(68, 88)),
     "framepack-4k": (CLASS, FRAMEPACK, framepack_inputs(34, 44)),
+    "framepack-small": (CLASS, SMALL, framepack_inputs(8, 8, frames=3)),
     "tiny": (CLASS, TINY, framepack_inputs(16, 16, frames=3, small=True)),
     "stack": ("stack", STACK, {"x": ["bfloat16", [1, 17500, 3072]]}),
     "stack-tiny": ("stack", {**STACK, "width": 128, "heads": 4, "singles": 8}, {"x": ["bfloat16", [1, 200, 128]]}),

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ LOOK_S = 0.005
 class Server:
     """``studio ui`` as a person starts it, in a home of its own."""
 
-    def __init__(self, home: Path, code: Path = ROOT) -> None:
+    def __init__(self, home: Path, code: Path = ROOT, args: Sequence[str] = (), more: Sequence[Path] = ()) -> None:
+        """``args``: further ones of the command; ``more``: folders with packages that it finds as if installed."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -47,11 +48,11 @@ class Server:
         self.begun = time.perf_counter()
         self._log = (home / "page.log").open("w")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "studio.cli.main", "ui", "--no-browser", "--port", str(self.port)],
+            [sys.executable, "-m", "studio.cli.main", "ui", "--no-browser", "--port", str(self.port), *args],
             env={
                 **os.environ,
                 "STUDIO_HOME": str(home),
-                "PYTHONPATH": os.pathsep.join([str(code / "src"), str(code / "pipelines")]),
+                "PYTHONPATH": os.pathsep.join(map(str, [code / "src", code / "pipelines", *more])),
             },
             stdout=self._log, stderr=subprocess.STDOUT, cwd=code,
         )  # fmt: skip
@@ -81,12 +82,12 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(models: Path, code: Path = ROOT, home: Path | None = None) -> Iterator[Server]:
+def serving(models: Path, code: Path = ROOT, home: Path | None = None, **options: Any) -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as folder:
         home = home or Path(folder)
         if not (home / "models").exists():
             (home / "models").symlink_to(models, target_is_directory=True)
-        server = Server(home, code)
+        server = Server(home, code, **options)
         try:
             yield server
         finally:
@@ -190,7 +191,7 @@ def bench_watched(chromium: Any, models: Path, pages: int = PAGES) -> dict[str, 
 
 def _say(page: Any, text: str, tokens: int) -> None:
     fold = page.locator("#tab-text").get_by_role("button", name="Settings")
-    limit = page.locator("#tab-text").get_by_label("Max tokens")
+    limit = page.locator("#tab-text").get_by_label("Longest answer")
     if not limit.is_visible():
         fold.click()
     limit.fill(str(tokens))
@@ -223,6 +224,7 @@ def bench_gallery(chromium: Any, models: Path, count: int) -> dict[str, Any]:
         with serving(models, home=home) as server:
             server.listening()
             page = chromium.new_context(locale="en-US", viewport={"width": 1280, "height": 900}).new_page()
+            page.add_init_script("sessionStorage.clear()")  # the page would begin where it was left
             page.set_default_timeout(120_000)
             page.goto(server.url)
             page.wait_for_selector(BOX)

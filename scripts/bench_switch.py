@@ -84,7 +84,7 @@ def main() -> None:
         free = engine.memory._free
 
         def either() -> Budget:
-            return free().model_copy(update={"ram_bytes": 100 * MIB if engine.memory.held() else 3 * GIB})
+            return free().model_copy(update={"ram_bytes": 300 * MIB if engine.memory.held() else 3 * GIB})
 
         engine.memory._free = either
         begun = time.perf_counter()

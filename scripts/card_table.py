@@ -16,6 +16,7 @@ from studio.errors import DoesNotFit
 from studio.forms import validate
 from studio.hardware import VRAM_MARGIN_BYTES
 from studio.memory.activations import resolve
+from studio.memory.plan_machine import card_rates
 from studio.memory.plan_request import make_plan
 from studio.pipeline import Budget, Footprint, Plan
 from studio.registry import Registry
@@ -32,18 +33,35 @@ ACTIVATIONS = README.parent / ".cache" / "activations"
 
 
 def cell(spec: ModelSpec, registry: Registry, card_gib: int) -> str:
-    """The planner's choice on an empty card: ``"8k, all"``, ``"bf16, 20/57"`` or a dash."""
+    """The planner's choice on an empty card and its speed: ``"8k, all · 33/s"``, ``"bf16, 20/57 · 25 s"`` or a dash."""
     family = registry.get(spec.pipeline)
     pipeline = family(spec)
     pipeline.uses_card = lambda: True  # the table is about cards
-    budget = Budget(vram_bytes=card_gib * GIB - VRAM_MARGIN_BYTES, ram_bytes=RAM_BYTES, threads=4)
+    card = card_gib * GIB
+    budget = Budget(vram_bytes=card - VRAM_MARGIN_BYTES, ram_bytes=RAM_BYTES, threads=4, rates=card_rates(card))
     given = {"image": "picture.png"} if family.Params.model_fields.get("image", _NONE).is_required() else {}
     params = validate(family.Params, {**spec.defaults, "prompt": "x", **given})
     try:
-        plan = make_plan(pipeline, params, budget, resolve=_resolved).plan
+        drawn = make_plan(pipeline, params, budget, resolve=_resolved)
     except DoesNotFit:
         return "–"
-    return _networks(plan) if "networks" in plan.settings else _layers(plan, pipeline)
+    plan = drawn.plan
+    if "networks" in plan.settings:
+        return f"{_networks(plan)} · {about(plan.seconds or 0)}"
+    writing = next(phase.seconds or 0 for phase in plan.phases if phase.name == "generate")
+    return f"{_layers(plan, pipeline)} · {rounded((drawn.tokens or 0) / writing)}/s"
+
+
+def rounded(number: float) -> str:
+    """Two figures: more of them would promise what typical rates cannot."""
+    return f"{float(f'{number:.2g}'):,.10g}"
+
+
+def about(seconds: float) -> str:
+    """A time in two figures: ``"25 s"``, ``"83 min"``."""
+    if seconds < 90:
+        return f"{rounded(seconds)} s"
+    return f"{rounded(seconds / 60)} min" if seconds < 90 * 60 else f"{rounded(seconds / 3600)} h"
 
 
 def _resolved(footprint: Footprint) -> Footprint:
@@ -73,7 +91,7 @@ def table() -> str:
     for spec in Catalogue(registry).specs.values():
         if spec.pipeline not in SHOWN:
             continue
-        size = spec.download_bytes or spec.settings.get("file_bytes_estimate") or _weights(spec)
+        size = spec.about_bytes or _weights(spec)
         cells = " | ".join(cell(spec, registry, card) for card in CARDS_GIB)
         about = "" if spec.download_bytes else "about "
         rows.append(f"| {spec.id} | {about}{format_bytes(size)} | {cells} |")

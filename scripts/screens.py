@@ -1,59 +1,54 @@
 """Pictures of every state of the page: ``.venv/bin/python scripts/screens.py FOLDER``.
 
-Each tab, empty, busy, done, failed and where nothing fits, in English and French, light and dark, 390 and 1920 wide,
-made with the starter models in a home of its own, and for each tab and state a sheet of all eight. Nothing is compared:
-they are there to be looked at. ``--states done --widths 1920`` and the like make fewer.
+Each tab in each state that it can be in (``screens_states.py`` says which, and brings the page there), in English and
+French, light and dark, 390 and 1920 wide, made with the starter models in a home of its own, and for each tab and state
+two sheets of all looks. Nothing is compared: they are there to be looked at. ``--states done --widths 1920`` and the
+like make fewer.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import product
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from bench_page import BOX, ROOT, Server, serving
+from bench_page import BOX, ROOT
 
-TABS = ("text", "image", "video", "audio", "mesh", "jobs", "gallery", "models", "machine")
-STATES = {
-    "empty": TABS,
-    "busy": ("text", "image", "video", "jobs"),
-    "done": ("text", "image", "video", "jobs", "gallery", "gallery-opened", "models", "machine"),
-    "failed": ("image", "jobs"),
-    "no-fit": ("text", "image", "video"),
-}
 HEIGHT = {390: 844, 1920: 1080}
 TALLEST = 2400
-LARGE = {"text": "mistral-small-3.1-24b", "image": "qwen-image-2512", "video": "framepack-i2v-hy"}
-LONG = {"starter-image": {"prompt": "a red apple", "steps": 100, "num_images": 8}}
-SETTLE_MS = 700
+SETTLE_MS = 350
+WAIT_MS = 180_000
 
 
-class Photographer:
-    """One way of looking at the page: a language, light or dark, and a width."""
+class Eye:
+    """The page in one language, looked at in each width, light and dark: one tab of a browser, so that all looks of a
+    state show the same moment of the same work."""
 
-    def __init__(self, chromium: Any, server: Server, folder: Path, look: tuple[str, str, int]) -> None:
-        self.language, self.theme, self.width = look
-        self.server, self.folder = server, folder
-        self.context = chromium.new_context(
-            locale=self.language, viewport={"width": self.width, "height": HEIGHT[self.width]}
-        )
-        self.context.set_default_timeout(180_000)
-        self.context.add_init_script(f"localStorage.setItem('studio-theme', '{self.theme}')")
+    def __init__(
+        self, chromium: Any, folder: Path, language: str, themes: Sequence[str], widths: Sequence[int]
+    ) -> None:
+        self.folder, self.language, self.themes, self.widths = folder, language, themes, widths
+        self.context = chromium.new_context(locale=language, viewport=self._size(widths[-1]), color_scheme=themes[0])
+        self.context.set_default_timeout(WAIT_MS)
+        self.context.add_init_script("sessionStorage.clear()")  # the page would begin where it was left
         self.page = self.context.new_page()
-        self.page.goto(server.url + ("fr/" if self.language == "fr" else ""))
+
+    def open(self, url: str) -> None:
+        self.page.goto(url + ("fr/" if self.language == "fr" else ""))
+        self.page.wait_for_selector(BOX)
+
+    def again(self) -> None:
+        """The page as it begins, with nothing typed."""
+        self.page.reload()
         self.page.wait_for_selector(BOX)
 
     def go(self, tab: str) -> None:
-        self.page.evaluate(f"document.getElementById('tab-{tab}-button').click()")
+        self.page.evaluate("(id) => document.getElementById(id).click()", f"tab-{tab}-button")
         self.page.wait_for_selector(f"#tab-{tab}", state="visible")
 
     def click(self, selector: str) -> None:
@@ -61,18 +56,13 @@ class Photographer:
         self.page.wait_for_selector(selector, state="attached")
         self.page.evaluate("(one) => document.querySelector(one).click()", selector)
 
-    def shoot(self, tab: str, state: str) -> None:
-        self.page.wait_for_timeout(SETTLE_MS)
-        name = f"{tab}.{state}.{self.language}.{self.theme}.{self.width}.png"
-        tall = min(TALLEST, self.page.evaluate("document.documentElement.scrollHeight"))
-        clip = {"x": 0, "y": 0, "width": self.width, "height": max(tall, HEIGHT[self.width])}
-        self.page.screenshot(path=self.folder / name, full_page=True, clip=clip, animations="disabled")
-
-    def do(self, action: str) -> None:
-        """Press a button of the Machine tab."""
-        self.go("machine")
-        self.click(f"#tab-machine [data-do={action}]")
-        self.page.wait_for_timeout(SETTLE_MS)
+    def act(self, **values: str) -> None:
+        """What a button of the lists does."""
+        self.page.evaluate(
+            "(values) => fetch('studio/do', {method: 'POST', headers: {'Content-Type': 'application/json'},"
+            " body: JSON.stringify(values)})",
+            values,
+        )
 
     def say(self, words: str) -> None:
         self.go("text")
@@ -83,99 +73,40 @@ class Photographer:
         """Another model in the list at the top of a tab, and its forecast."""
         self.go(tab)
         self.page.locator(f"#{tab}-model input").click()
-        option = self.page.locator(f"[role=option]:has-text('{model}')").first
-        option.click()
-        self.page.wait_for_selector(f"#tab-{tab} .forecast .badge")
+        self.page.locator(f"[role=option]:has-text('{model}')").first.click()
+        self.page.locator(f"#tab-{tab} .forecast .badge").locator("visible=true").first.wait_for()
 
+    def shoot(self, tab: str, state: str, at: Callable[[], object] | None = None) -> None:
+        """All looks of what is shown; ``at`` is done anew for each width."""
+        for width in self.widths:
+            self.page.set_viewport_size(self._size(width))
+            if at is not None:
+                at()
+            self.page.wait_for_timeout(SETTLE_MS)
+            tall = self.page.evaluate("document.documentElement.scrollHeight")
+            if tall > HEIGHT[width]:  # what sticks to the lower edge is seen there, not in the middle
+                self.page.set_viewport_size({"width": width, "height": min(TALLEST, tall)})
+                self.page.wait_for_timeout(SETTLE_MS)
+            for theme in self.themes:
+                self.page.emulate_media(color_scheme=theme)
+                self.page.wait_for_timeout(SETTLE_MS // 2)
+                name = f"{tab}.{state}.{self.language}.{theme}.{width}.png"
+                self.page.screenshot(path=self.folder / name, animations="disabled")
+            self._wide(tab, state, width)
 
-@contextmanager
-def studio(models: Path) -> Iterator[tuple[Server, Any]]:
-    """A server in a fresh home whose models may be spoiled, and a client of it."""
-    from gradio_client import Client
+    def _wide(self, tab: str, state: str, width: int) -> None:
+        needs = self.page.evaluate("document.documentElement.scrollWidth")
+        if needs > width:
+            print(f"  {tab} {state} {self.language}: {needs} px wide at {width}", flush=True)
 
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        shutil.copytree(models, home / "models")
-        with serving(models, home=home) as server:
-            server.listening()
-            yield server, Client(server.url, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": 120})
-
-
-def fill(client: Any, eye: Photographer) -> None:
-    """One result of each kind, as a person would make them."""
-    for prompt, seed in (("a blue heart", 2), ("a green apple", 5), ("a rocket", 4), ("a red apple", 3)):
-        made = client.predict("starter-image", {"prompt": prompt, "seed": seed}, api_name="/run")
-    picture = made["artefacts"][0]["file"]
-    client.predict("starter-upscale", {"image": picture, "scale": 4}, api_name="/run")
-    if "starter-video" in {one["id"] for one in client.predict(api_name="/models")}:
-        client.predict(
-            "starter-video", {"image": picture, "prompt": "bounces", "seconds": 3.6, "seed": 3}, api_name="/run"
-        )
-    client.predict("starter-text", {"prompt": "A haiku about rain.", "max_tokens": 40, "seed": 2}, api_name="/run")
-    for number, words in enumerate(("What is a lighthouse? Two sentences.", "And who lives in it?")):
-        eye.say(words)
-        eye.page.locator(".turn.model .facts").nth(number).wait_for()
-
-
-def busy(client: Any, eye: Photographer, known: set[str]) -> None:
-    """What runs while it runs: an answer, then a picture, then a film."""
-    eye.page.evaluate("localStorage.removeItem('studio-chat')")
-    eye.say("Write a long story about the sea and a ship, with every detail.")
-    eye.page.wait_for_selector(".turn.writing .prose")
-    eye.shoot("text", "busy")
-    eye.page.keyboard.press("Escape")
-    for tab, model in (("image", "starter-image"), ("video", "starter-video")):
-        if model not in known:
-            continue
-        asked = LONG.get(model) or {"image": str(eye.folder / "first.png"), "prompt": "bounces", "seconds": 5}
-        job = client.predict(model, asked, api_name="/submit")["job"]
-        waiting = client.predict("starter-text", {"prompt": "Later.", "max_tokens": 5}, api_name="/submit")["job"]
-        eye.go(tab)
-        eye.page.locator(f"#tab-{tab} .doing", has_text=re.compile(r"\d+/\d+")).first.wait_for()
-        if tab == "video":  # its first section plays while the second is made
-            eye.page.locator("#tab-video .film .chip").first.wait_for()
-        eye.shoot(tab, "busy")
-        if tab == "image":
-            eye.go("jobs")
-            eye.page.wait_for_selector(".job.running")
-            eye.shoot("jobs", "busy")
-        for one in (job, waiting):
-            client.predict(one, api_name="/cancel")
-
-
-def done(eye: Photographer) -> None:
-    if not eye.page.locator(".turn.model").count():
-        eye.click(".past .title")
-        eye.page.wait_for_selector(".turn.model .facts", state="attached")
-    for tab in STATES["done"]:
-        name, _, more = tab.partition("-")
-        eye.go(name)
-        if more == "opened":
-            eye.click("#tab-gallery .tile.image")
-            eye.page.wait_for_selector("#tab-gallery .opened")
-        eye.page.wait_for_load_state("load")
-        eye.shoot(tab, "done")
-
-
-def failed(client: Any, server: Server, eye: Photographer) -> None:
-    """A picture whose model was damaged after it had been asked for."""
-    folder = server.home / "models"
-    weights = list(folder.rglob("realesr*.bin"))
-    kept = {file: file.read_bytes() for file in weights}
-    source = server.home / "small.png"
-    Image.new("RGB", (40, 30), (200, 60, 60)).save(source)
-    eye.do("pause")
-    job = client.predict("starter-upscale", {"image": str(source)}, api_name="/submit")["job"]
-    for file in weights:
-        file.write_bytes(b"damaged")
-    eye.do("resume")
-    while client.predict(job, api_name="/job")["state"] in ("queued", "running"):
-        time.sleep(0.2)
-    for file, content in kept.items():
-        file.write_bytes(content)
+    @staticmethod
+    def _size(width: int) -> dict[str, int]:
+        return {"width": width, "height": HEIGHT[width]}
 
 
 def main() -> None:
+    from screens_states import STATES, shoot_all
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--states", nargs="+", choices=STATES, default=list(STATES))
@@ -187,69 +118,36 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     options.folder.mkdir(parents=True, exist_ok=True)
-    looks = list(product(options.languages, options.themes, options.widths))
-    with sync_playwright() as playwright, studio(options.models.absolute()) as (server, client):
+    begun = time.monotonic()
+    with sync_playwright() as playwright:
         path = shutil.which("chromium") or playwright.chromium.executable_path
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        shoot_all(chromium, server, client, options.folder, options.states, looks)
+        eyes = [Eye(chromium, options.folder, one, options.themes, options.widths) for one in options.languages]
+        shoot_all(options.models.absolute(), eyes, options.states)
         chromium.close()
-    sheets(options.folder)
+    count = sheets(options.folder)
+    print(f"{count} pictures, {time.monotonic() - begun:.0f} s", flush=True)
 
 
-def shoot_all(
-    chromium: Any, server: Server, client: Any, folder: Path, states: list[str], looks: list[tuple[str, str, int]]
-) -> None:
-    """The states in the order in which a home comes to them."""
-    known = {one["id"] for one in client.predict(api_name="/models")}
-    ready: set[str] = set()
-    for state, look in product([name for name in STATES if name in states], looks):
-        print(state, *look, flush=True)
-        eye = Photographer(chromium, server, folder, look)
-        if state == "empty":
-            for tab in STATES["empty"]:
-                eye.go(tab)
-                eye.shoot(tab, "empty")
-        elif state == "busy":
-            sprite = Image.new("RGB", (64, 64), (240, 240, 235))
-            ImageDraw.Draw(sprite).ellipse((8, 20, 30, 42), fill=(215, 40, 40))
-            sprite.save(folder / "first.png")
-            busy(client, eye, known)
-        elif state == "done":
-            if state not in ready:
-                fill(client, eye)
-            done(eye)
-        elif state == "failed":
-            if state not in ready:
-                failed(client, server, eye)
-            for tab in STATES["failed"]:
-                eye.go(tab)
-                eye.page.wait_for_selector(f"#tab-{tab} .trouble")
-                eye.shoot(tab, "failed")
-        else:
-            for tab in STATES["no-fit"]:
-                if LARGE[tab] in known:
-                    eye.choose(tab, LARGE[tab])
-                    eye.shoot(tab, "no-fit")
-        ready.add(state)
-        eye.context.close()
-
-
-def sheets(folder: Path) -> None:
-    """For each tab and state one picture of all its looks, half as large."""
-    groups: dict[str, list[Path]] = {}
-    for file in sorted(folder.glob("*.*.*.*.*.png")):
-        groups.setdefault(".".join(file.name.split(".")[:2]), []).append(file)
-    for name, files in groups.items():
+def sheets(folder: Path) -> int:
+    """For each tab, state and width one picture of all its looks; returns how many pictures there are."""
+    groups: dict[tuple[str, int], list[Path]] = {}
+    found = sorted(folder.glob("[!s]*.*.*.*.*.png"))
+    for file in found:
+        tab, state, _, _, width, _ = file.name.split(".")
+        groups.setdefault((f"{tab}.{state}", int(width)), []).append(file)
+    for (name, width), files in groups.items():
         pictures = [Image.open(file).convert("RGB") for file in files]
-        pictures = [one.resize((one.width // 2, one.height // 2), Image.Resampling.LANCZOS) for one in pictures]
-        for width in sorted({one.width for one in pictures}):
-            row = [one for one in pictures if one.width == width]
-            sheet = Image.new(
-                "RGB", (sum(one.width + 8 for one in row), max(one.height for one in row)), (128, 128, 128)
-            )
-            for number, one in enumerate(row):
-                sheet.paste(one, (number * (width + 8), 0))
-            sheet.save(folder / f"sheet-{name}-{width * 2}.png")
+        columns = len(pictures) if width < 1000 else min(2, len(pictures))
+        if width >= 1000:
+            half = Image.Resampling.LANCZOS
+            pictures = [one.resize((one.width // 2, one.height // 2), half) for one in pictures]
+        wide, tall = (max(side) + 8 for side in zip(*(one.size for one in pictures), strict=True))
+        sheet = Image.new("RGB", (columns * wide, -(-len(pictures) // columns) * tall), (128, 128, 128))
+        for number, one in enumerate(pictures):
+            sheet.paste(one, (number % columns * wide, number // columns * tall))
+        sheet.save(folder / f"sheet-{name}-{width}.png")
+    return len(found)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,14 @@ On a machine that is busy with other work, OMP_WAIT_POLICY=PASSIVE keeps the thr
 
 import argparse
 import json
-import os
-import signal
 import time
 from pathlib import Path
 
 import torch
 
+import starter_training
 from starter_image import data, look, models
-from starter_image.stages import SHARES, Settings, Stopped, Trainer
+from starter_image.stages import Settings, Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "pipelines" / "studio_pipelines" / "image_diffusion" / "starter"
@@ -27,25 +26,10 @@ SHEET = ROOT / "docs" / "starter-image-sheet.png"
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=85, help="time box; the number of steps follows from it")
-    parser.add_argument(
-        "--steps",
-        type=int,
-        nargs=4,
-        metavar=("VAE", "DENOISER", "PHRASES", "DECODER"),
-        help="fixed steps instead of measured ones",
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    cache = Path.home() / ".cache" / "starter-image"
-    parser.add_argument("--work", type=Path, default=cache, help="downloads and checkpoint")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the work folder")
+    stages = ("VAE", "DENOISER", "PHRASES", "DECODER")
+    parser = starter_training.parser(__doc__, "starter-image", 85, stages, WEIGHTS, SHEET)
     parser.add_argument("--begin", type=Path, help="a finished pipeline whose text encoder is to learn more sentences")
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="where the pipeline goes")
-    parser.add_argument("--sheet", type=Path, default=SHEET, help="where the sheet of samples goes")
-    options = parser.parse_args(arguments)
+    options: argparse.Namespace = parser.parse_args(arguments)
     if options.begin and not options.resume and (not options.steps or any(options.steps[:2])):
         parser.error("--begin has an autoencoder and a denoiser already: give --steps 0 0 and the other two")
     return options
@@ -82,8 +66,7 @@ def finish(trainer: Trainer, out: Path, sheet: Path) -> None:
 
 def main() -> None:
     options, start = parse(), time.monotonic()
-    torch.set_num_threads(options.threads)
-    torch.use_deterministic_algorithms(True, warn_only=options.device != "cpu")
+    starter_training.prepare(options)
     settings = Settings(seed=options.seed, device=options.device)
     dataset = data.load_dataset(options.work / "downloads", settings.shape.picture)
     print(f"{len(dataset.concepts)} concepts, {len(dataset.others)} other pictures for the autoencoder", flush=True)
@@ -91,25 +74,8 @@ def main() -> None:
     trainer.on_mark = look_at
     if options.begin:
         trainer.begin_from(options.begin)
-    if options.resume:
-        trainer.load()
-        print(f"resumed: {trainer.stage}, step {trainer.step} of {trainer.plan}", flush=True)
-    elif options.steps:
-        trainer.plan = dict(zip(SHARES, options.steps, strict=True))
-    else:
-        trainer.make_plan(options.minutes)
-    trainer.deadline = start + options.minutes * 60
-    print(f"steps: {trainer.plan}", flush=True)
-    trainer.save()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, trainer.interrupt)
-    try:
-        trainer.run()
-    except Stopped:
-        print(f"stopped at {trainer.stage}, step {trainer.step}; go on with --resume", flush=True)
-        if trainer.stage == "vae":
-            return
-    finish(trainer, options.out, options.sheet)
+    if starter_training.train(trainer, options, start):
+        finish(trainer, options.out, options.sheet)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ On a machine that is busy with other work, OMP_WAIT_POLICY=PASSIVE keeps the thr
 """
 
 import argparse
-import os
-import signal
 import time
 from pathlib import Path
 
@@ -18,9 +16,10 @@ import torch
 from diffusers import AutoencoderKL, HunyuanVideoFramepackPipeline
 from PIL import Image
 
+import starter_training
 from starter_image.look import to_pictures
 from starter_video import captions, look, models, scenes
-from starter_video.stages import SHARES, Settings, Stopped, Trainer
+from starter_video.stages import Settings, Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ROOT / "pipelines" / "studio_pipelines"
@@ -30,24 +29,10 @@ SHEET = ROOT / "docs" / "starter-video-sheet.png"
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=80, help="time box; the number of steps follows from it")
-    parser.add_argument(
-        "--steps",
-        type=int,
-        nargs=4,
-        metavar=("PICTURES", "MOTION", "AGAIN", "FILMS"),
-        help="fixed steps instead of measured ones",
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    cache = Path.home() / ".cache" / "starter-video"
-    parser.add_argument("--work", type=Path, default=cache, help="downloads, latents and checkpoint")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the work folder")
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="where the pipeline goes")
-    parser.add_argument("--sheet", type=Path, default=SHEET, help="where the sheet of films goes")
-    return parser.parse_args(arguments)
+    stages = ("PICTURES", "MOTION", "AGAIN", "FILMS")
+    parser = starter_training.parser(__doc__, "starter-video", 80, stages, WEIGHTS, SHEET)
+    options: argparse.Namespace = parser.parse_args(arguments)
+    return options
 
 
 def pictures_of(sprites: torch.Tensor, count: int) -> list[Image.Image]:
@@ -67,7 +52,7 @@ def look_at(trainer: Trainer) -> None:
         films = [torch.cat([as_film(p), d.transpose(0, 1) / 2 + 0.5]) for p, d in zip(pictures, decoded, strict=True)]
         look.sheet(films, ["autoencoder"] * 8, trainer.folder / "sheet-pictures.png", every=1)
         return
-    if trainer.stage not in SHARES or (trainer.stage == "films" and trainer.step):
+    if trainer.stage not in trainer.shares or (trainer.stage == "films" and trainer.step):
         return
     pictures = pictures_of(trainer.sprites.pictures, len(captions.MOTIONS))
     pipe, prompts = trainer.pipeline(), list(captions.PLAIN.values())
@@ -97,32 +82,14 @@ def finish(trainer: Trainer, out: Path, sheet: Path, sections: int = 5) -> None:
 
 def main() -> None:
     options, start = parse(), time.monotonic()
-    torch.set_num_threads(options.threads)
-    torch.use_deterministic_algorithms(True, warn_only=options.device != "cpu")
+    starter_training.prepare(options)
     settings = Settings(seed=options.seed, device=options.device)
     sprites = scenes.load_sprites(options.work / "downloads", settings.shape.side)
     begin = AutoencoderKL.from_pretrained(BEGIN, dtype=torch.float32)
     trainer = Trainer(sprites, begin, settings, options.work)
     trainer.on_mark = look_at
-    if options.resume:
-        trainer.load()
-        print(f"resumed: {trainer.stage}, step {trainer.step} of {trainer.plan}", flush=True)
-    elif options.steps:
-        trainer.plan = dict(zip(SHARES, options.steps, strict=True))
-    else:
-        trainer.make_plan(options.minutes)
-    trainer.deadline = start + options.minutes * 60
-    print(f"steps: {trainer.plan}", flush=True)
-    trainer.save()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, trainer.interrupt)
-    try:
-        trainer.run()
-    except Stopped:
-        print(f"stopped at {trainer.stage}, step {trainer.step}; go on with --resume", flush=True)
-        if trainer.stage == "pictures":
-            return
-    finish(trainer, options.out, options.sheet)
+    if starter_training.train(trainer, options, start):
+        finish(trainer, options.out, options.sheet)
 
 
 if __name__ == "__main__":

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from studio.core import Studio
 from toolbox import Cli, install_family
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = Path(__file__).parent / "core" / "plugins"
+
+# The same examples each time: a change is judged by what it changes. HYPOTHESIS_PROFILE=default looks for others.
+settings.register_profile("same", derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # The other tests that need the starter models read the same variable.
 os.environ.setdefault("STUDIO_TEST_MODELS", str(ROOT / ".cache" / "test-home" / "models"))
@@ -91,7 +97,9 @@ def cli(home: Path) -> Cli:
 
 @pytest.fixture
 def start(home: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts a process that the test may kill; what is left of it goes at the end of the test."""
+    """Starts a process that the test may kill or interrupt; what is left of it goes at the end of the test."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job, deaf to Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     started: list[subprocess.Popen[str]] = []
 
     def run(*args: str | Path) -> subprocess.Popen[str]:

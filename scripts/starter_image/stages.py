@@ -1,38 +1,32 @@
 """The stages: the autoencoder; the denoiser with its text encoder; sentences for the text encoder alone; the
 autoencoder's decoder once more.
-
-Each step draws its batch from a generator seeded with (seed, stage, step) alone. So a run that was cut and resumed goes
-through exactly the batches of an uninterrupted one, and ends with the same weights.
 """
 
 import json
 import random
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from types import FrameType
+from typing import Any, ClassVar
 
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 from torch import nn
 from torch.nn import functional as F
 
+from starter_training import Training, median_s
+
 from . import data, models, phrases
 from .losses import likeness
 from .sentences import Lesson
 
-SHARES = {"vae": 0.22, "denoiser": 0.56, "phrases": 0.13, "decoder": 0.09}  # of the time box
 TOP_RATE = {
     "vae": 1.0,
     "denoiser": 1.0,
     "phrases": 1.0,
     "decoder": 0.5,
 }  # of the learning rate: the last only touches up
-RESERVE = 0.06  # of the time box, kept for the start, the sheets, and neighbours that slow the machine
-CHECKPOINT_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -50,21 +44,16 @@ class Settings:
         return {**asdict(self), "shape": self.shape.as_dict()}
 
 
-class Stopped(Exception):
-    """The time box or a signal ended the run; the checkpoint is written."""
+class Trainer(Training):
+    """Holds the parts; `run` goes on from the place in the plan."""
 
-
-class Trainer:
-    """Holds the parts, the plan and the place in it; `run` goes on from there."""
+    shares: ClassVar = {"vae": 0.22, "denoiser": 0.56, "phrases": 0.13, "decoder": 0.09}
+    reserve = 0.06  # for the start, the sheets, and neighbours that slow the machine
+    watched = ("denoiser", "phrases")
 
     def __init__(self, dataset: data.Dataset, settings: Settings, folder: Path) -> None:
-        self.dataset, self.settings, self.folder = dataset, settings, folder
-        self.checkpoint = folder / "checkpoint.pt"
-        self.device = torch.device(settings.device)
-        self.plan: dict[str, int] = {}
-        self.stage, self.step, self.losses = "vae", 0, dict.fromkeys(SHARES, 0.0)
-        self.deadline, self.stop_after, self.interrupted = float("inf"), -1, False
-        self.on_mark: Callable[[Trainer], None] | None = None
+        super().__init__(settings, folder, len(dataset.pictures))
+        self.dataset = dataset
         self.fillers = phrases.Fillers(dataset)
         self.tokenizer = models.build_tokenizer(data.all_names(dataset), settings.shape)
         self.preview: dict[str, list] | None = None  # of the pipeline that training began from
@@ -105,37 +94,21 @@ class Trainer:
     def make_plan(self, minutes: float) -> None:
         """Measure all stages on throw-away weights, then share out the time box."""
         seconds, size = {}, self.settings.shape.latent
-        self.plan = dict.fromkeys(SHARES, 1000)
+        self.plan = dict.fromkeys(self.shares, 1000)
         self.latents = torch.zeros(len(self.dataset.concepts), models.LATENT_CHANNELS, size, size)
         for stage, step in self.stages.items():
             step(0)
-            seconds[stage] = statistics.median(timed(step, number) for number in range(1, 10))
+            seconds[stage] = median_s(step, range(1, 10))
         self.build()
-        usable = minutes * 60 * (1 - RESERVE)
-        self.plan = {stage: max(1, int(usable * SHARES[stage] / seconds[stage])) for stage in SHARES}
-        speed = ", ".join(f"{stage} {value:.2f} s a step" for stage, value in seconds.items())
-        print(f"measured: {speed}", flush=True)
+        self.share_out(minutes, seconds)
 
     # --- one step of each -------------------------------------------------------------------------------------------
-
-    def generator(self, stage: int, step: int) -> torch.Generator:
-        return torch.Generator().manual_seed((self.settings.seed * 8 + stage) * 10_000_019 + step)
 
     def learning_rate(self, stage: str, step: int) -> float:
         """A short rise, then a straight fall that reaches zero after the last step."""
         total = self.plan[stage]
         top = self.settings.rate * TOP_RATE[stage]
         return top * min((step + 1) / min(50, max(1, total // 10)), 1 - step / total)
-
-    def update(self, stage: str, step: int, loss: torch.Tensor, parameters: list[nn.Parameter]) -> float:
-        optimiser = self.optimisers[stage]
-        for group in optimiser.param_groups:
-            group["lr"] = self.learning_rate(stage, step)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        return float(loss.detach())
 
     def vae_batch(self, random_: torch.Generator) -> torch.Tensor:
         """Two thirds our concepts, one third other emoji; white behind most. -> (B, 3, H, W) in -1..1"""
@@ -211,12 +184,6 @@ class Trainer:
         empty = [chance.random() < self.settings.empty_captions for _ in texts]
         return chosen, ["" if none else text for none, text in zip(empty, texts, strict=True)], torch.tensor(empty)
 
-    def average(self, step: int, first: int = 0) -> None:
-        """Of the learned parameters, from the ``first`` on."""
-        with torch.no_grad():
-            decay = min(self.settings.ema, (step + 1) / (step + 10))
-            torch._foreach_lerp_(self.ema[first:], [p.detach() for p in self.learned[first:]], 1 - decay)
-
     def denoiser_step(self, step: int) -> float:
         random_, count = self.generator(1, step), self.settings.batch
         chosen, captions, _ = self.captions(random_, data.caption)
@@ -277,13 +244,13 @@ class Trainer:
 
     def run(self) -> None:
         if self.stage == "vae":
-            self.run_stage("vae", self.vae_step)
+            self.run_stage("vae")
             self.centre()
             self.advance("denoiser")
         self.scale()
-        for stage, after in pairwise([*list(SHARES)[1:], "done"]):
+        for stage, after in pairwise([*list(self.shares)[1:], "done"]):
             if self.stage == stage:
-                self.run_stage(stage, self.stages[stage])
+                self.run_stage(stage)
                 self.advance(after)
 
     def advance(self, stage: str) -> None:
@@ -293,75 +260,18 @@ class Trainer:
         self.save()
         self.mark()
 
-    def interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.interrupted = True
-
-    def run_stage(self, stage: str, step: Callable[[int], float]) -> None:
-        total, first, start = self.plan[stage], self.step, time.monotonic()
-        said = saved = start
-        while self.step < total:
-            loss = step(self.step)
-            self.losses[stage] = loss if not self.step else 0.98 * self.losses[stage] + 0.02 * loss
-            self.step += 1
-            now = time.monotonic()
-            if now - said > 15 or self.step == total:
-                left = (now - start) / (self.step - first) * (total - self.step) / 60
-                print(
-                    f"{stage:9}{self.step:6d} of {total}  loss {self.losses[stage]:.4f}  {left:5.1f} min left",
-                    flush=True,
-                )
-                said = now
-            if now - saved > CHECKPOINT_S:
-                self.save()
-                saved = now
-            if stage in {"denoiser", "phrases"} and self.step < total and self.step % max(1, total // 6) == 0:
-                self.mark()
-            if self.interrupted or now > self.deadline or self.step_number() == self.stop_after:
-                self.save()
-                raise Stopped
-
-    def step_number(self) -> int:
-        """Counted over all stages."""
-        names = list(SHARES)
-        return self.step + sum(self.plan[name] for name in names[: names.index(self.stage)])
-
-    def mark(self) -> None:
-        if self.on_mark is not None:
-            self.on_mark(self)
-
     # --- files ------------------------------------------------------------------------------------------------------
 
-    def save(self) -> None:
-        """All that a resumed run needs, written beside and then renamed, so that a cut never leaves half a file."""
-        state = {
-            "settings": self.settings.as_dict(),
-            "pictures": len(self.dataset.pictures),
-            "plan": self.plan,
-            "place": [self.stage, self.step],
-            "losses": self.losses,
-            "models": {"vae": self.vae.state_dict(), "text": self.text.state_dict(), "unet": self.unet.state_dict()},
-            "ema": self.ema,
-            "teacher": self.teacher,
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
-        }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.checkpoint.with_suffix(".part")
-        torch.save(state, partial)
-        partial.replace(self.checkpoint)
+    def parts(self) -> dict[str, nn.Module]:
+        return {"vae": self.vae, "text": self.text, "unet": self.unet}
 
-    def load(self) -> None:
-        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        found, ours = dict(state["settings"]), self.settings.as_dict()
-        found.pop("device"), ours.pop("device")
-        if found != ours or state["pictures"] != len(self.dataset.pictures):
-            raise SystemExit(f"{self.checkpoint} was begun with other settings: {found}. Start without --resume.")
-        self.plan, self.losses = state["plan"], state["losses"]
-        self.stage, self.step = state["place"]
-        for name, part in (("vae", self.vae), ("text", self.text), ("unet", self.unet)):
-            part.load_state_dict(state["models"][name])
-        self.ema, self.teacher = state["ema"], state["teacher"]
-        for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][name])
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "teacher": self.teacher}
+
+    def load(self) -> dict[str, Any]:
+        state = super().load()
+        self.teacher = state["teacher"]
+        return state
 
     def begin_from(self, folder: Path) -> None:
         """Take all weights from a finished pipeline and go on with the sentences; its autoencoder stays as it is."""
@@ -389,9 +299,3 @@ class Trainer:
         pipe = models.assemble(vae.eval(), text.eval(), self.tokenizer, unet.eval())
         pipe.set_progress_bar_config(disable=True)
         return pipe
-
-
-def timed(step: Callable[[int], float], number: int) -> float:
-    start = time.monotonic()
-    step(number)
-    return time.monotonic() - start

@@ -2,34 +2,28 @@
 rate on; the decoder on films.
 
 The encoder is used on single frames only: the pipeline encodes nothing but the given picture. So the latent of a film's
-frames 4n-3 to 4n is by definition that of frame 4n alone, and the decoder learns the frames between. Each step draws
-its batch from a generator seeded with (seed, stage, step) alone: a run that was cut and resumed goes through exactly
-the batches of an uninterrupted one, and ends with the same weights.
+frames 4n-3 to 4n is by definition that of frame 4n alone, and the decoder learns the frames between.
 """
 
 import random
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from types import FrameType
+from typing import ClassVar
 
 import torch
 from diffusers import AutoencoderKL, HunyuanVideoFramepackPipeline
 from torch import nn
 from torch.nn import functional as F
 
-from starter_image.stages import likeness
+from starter_image.losses import likeness
+from starter_training import Training, median_s, write_whole
 
 from . import captions, history, learning, models, scenes
 from .framewise import framewise
 
-SHARES = {"pictures": 0.1, "motion": 0.54, "again": 0.18, "films": 0.18}  # of the time box
-RESERVE = 0.12  # of the time box: the start, the latents, the sheets, and neighbours that slow the machine
-CHECKPOINT_S = 120.0
 CHUNK = 32
 
 
@@ -54,20 +48,16 @@ class Settings:
         return {**asdict(self), "shape": self.shape.as_dict()}
 
 
-class Stopped(Exception):
-    """The time box or a signal ended the run; the checkpoint is written."""
+class Trainer(Training):
+    """Holds the parts; `run` goes on from the place in the plan."""
 
-
-class Trainer:
-    """Holds the parts, the plan and the place in it; `run` goes on from there."""
+    shares: ClassVar = {"pictures": 0.1, "motion": 0.54, "again": 0.18, "films": 0.18}
+    reserve = 0.12  # for the start, the latents, the sheets, and neighbours that slow the machine
+    watched = ("motion",)
 
     def __init__(self, sprites: scenes.Sprites, begin: AutoencoderKL | None, settings: Settings, folder: Path) -> None:
-        self.sprites, self.begin, self.settings, self.folder = sprites, begin, settings, folder
-        self.device = torch.device(settings.device)
-        self.plan: dict[str, int] = {}
-        self.stage, self.step, self.losses = "pictures", 0, dict.fromkeys(SHARES, 0.0)
-        self.deadline, self.stop_after, self.interrupted = float("inf"), -1, False
-        self.on_mark: Callable[[Trainer], None] | None = None
+        super().__init__(settings, folder, len(sprites.pictures))
+        self.sprites, self.begin = sprites, begin
         self.tokenizers = models.build_tokenizers(captions.all_phrases(sprites.subjects), settings.shape)
         self.scenes = self.make_scenes()
         self.build()
@@ -105,38 +95,24 @@ class Trainer:
     def make_plan(self, minutes: float) -> None:
         """Measure all stages on throw-away weights, then share out the time box."""
         seconds, size, count = {}, self.settings.shape.latent, len(self.scenes)
-        self.plan = dict.fromkeys(SHARES, 1000)
+        self.plan = dict.fromkeys(self.shares, 1000)
         self.latents = torch.zeros(count, len(captions.MOTIONS), 10, models.CHANNELS, size, size)
         self.looks = torch.zeros(count, 4, self.settings.shape.eye)
         for stage, step in self.stages.items():
             step(0)
-            seconds[stage] = statistics.median(timed(step, number) for number in range(1, 6))
-        late = statistics.median(timed(self.motion_step, number) for number in (997, 998, 999))
-        part = self.settings.few_part
+            seconds[stage] = median_s(step, range(1, 6))
+        part, late = self.settings.few_part, median_s(self.motion_step, range(997, 1000))
         seconds["motion"] = seconds["again"] = part * seconds["motion"] + (1 - part) * late
         self.build()
-        usable = minutes * 60 * (1 - RESERVE)
-        self.plan = {stage: max(1, int(usable * SHARES[stage] / seconds[stage])) for stage in SHARES}
-        print("measured: " + ", ".join(f"{name} {s:.2f} s a step" for name, s in seconds.items()), flush=True)
+        self.share_out(minutes, seconds)
 
     # --- one step of each -------------------------------------------------------------------------------------------
 
-    def generator(self, stage: int, step: int) -> torch.Generator:
-        return torch.Generator().manual_seed((self.settings.seed * 8 + stage) * 10_000_019 + step)
+    def learning_rate(self, stage: str, step: int) -> float:
+        return learning.rate(self.settings, stage, step, self.plan[stage])
 
-    def update(self, stage: str, step: int, loss: torch.Tensor, parameters: list[nn.Parameter]) -> float:
-        """One step of the stage's optimisers."""
-        optimisers = [self.optimisers[name] for name in learning.names_of(stage)]
-        rate = learning.rate(self.settings, stage, step, self.plan[stage])
-        for group in (group for optimiser in optimisers for group in optimiser.param_groups):
-            group["lr"] = rate * group.get("boost", 1.0)
-        for optimiser in optimisers:
-            optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
-        return float(loss.detach())
+    def optimisers_of(self, stage: str) -> list[torch.optim.Optimizer]:
+        return [self.optimisers[name] for name in learning.names_of(stage)]
 
     def picture_step(self, step: int) -> float:
         """Single frames of films in and out of the autoencoder."""
@@ -191,9 +167,7 @@ class Trainer:
             return_dict=False,
         )[0]
         value = self.update(stage, step, F.mse_loss(answer, noise - clean), self.learned)
-        with torch.no_grad():
-            decay = min(settings.ema, (step + 1) / (step + 10))
-            torch._foreach_lerp_(self.ema, [p.detach() for p in self.learned], 1 - decay)
+        self.average(step)
         return value
 
     def hear(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -274,100 +248,29 @@ class Trainer:
         firsts = torch.cat([scenes.film(scene, "still", [0]) for scene in self.scenes])
         with torch.no_grad():
             self.looks = torch.cat([pipe.encode_image(picture[None], device=self.device) for picture in firsts]).cpu()
-        partial = path.with_suffix(".part")
-        torch.save((self.latents, self.looks), partial)
-        partial.replace(path)
+        write_whole((self.latents, self.looks), path)
 
     # --- the run ----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         if self.stage == "pictures":
             (self.folder / "latents.pt").unlink(missing_ok=True)
-        for stage, after in pairwise([*SHARES, "done"]):
+        for stage, after in pairwise([*self.shares, "done"]):
             if self.stage != stage:
                 continue
             if stage != "pictures":
                 self.watch()
-            self.run_stage(stage, self.stages[stage])
+            self.run_stage(stage)
             if stage == "pictures":
                 self.centre()
             self.stage, self.step = after, 0
             self.save()
             self.mark()
 
-    def interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.interrupted = True
-
-    def run_stage(self, stage: str, step: Callable[[int], float]) -> None:
-        total, first, start = self.plan[stage], self.step, time.monotonic()
-        said = saved = start
-        while self.step < total:
-            loss = step(self.step)
-            self.losses[stage] = loss if not self.step else 0.98 * self.losses[stage] + 0.02 * loss
-            self.step += 1
-            now = time.monotonic()
-            if now - said > 15 or self.step == total:
-                left = (now - start) / (self.step - first) * (total - self.step) / 60
-                place = f"{stage:9}{self.step:6d} of {total}"
-                print(f"{place}  loss {self.losses[stage]:.4f}  {left:5.1f} min left", flush=True)
-                said = now
-            if now - saved > CHECKPOINT_S:
-                self.save()
-                saved = now
-            if stage == "motion" and self.step < total and self.step % max(1, total // 6) == 0:
-                self.mark()
-            if self.interrupted or now > self.deadline or self.step_number() == self.stop_after:
-                self.save()
-                raise Stopped
-
-    def step_number(self) -> int:
-        """Counted over all stages."""
-        names = list(SHARES)
-        return self.step + sum(self.plan[name] for name in names[: names.index(self.stage)])
-
-    def mark(self) -> None:
-        if self.on_mark is not None:
-            self.on_mark(self)
-
     # --- files ------------------------------------------------------------------------------------------------------
 
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
-
-    def save(self) -> None:
-        """All that a resumed run needs, written beside and then renamed, so that a cut never leaves half a file."""
-        parts = {"vae": self.vae, "llama": self.llama, "clip": self.clip, "transformer": self.transformer}
-        state = {
-            "settings": self.settings.as_dict(),
-            "pictures": len(self.sprites.pictures),
-            "plan": self.plan,
-            "place": [self.stage, self.step],
-            "losses": self.losses,
-            "models": {name: part.state_dict() for name, part in parts.items()},
-            "ema": self.ema,
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
-        }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.checkpoint.with_suffix(".part")
-        torch.save(state, partial)
-        partial.replace(self.checkpoint)
-
-    def load(self) -> None:
-        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        found, ours = dict(state["settings"]), self.settings.as_dict()
-        found.pop("device"), ours.pop("device")
-        if found != ours or state["pictures"] != len(self.sprites.pictures):
-            raise SystemExit(f"{self.checkpoint} was begun with other settings: {found}. Start without --resume.")
-        self.plan, self.losses = state["plan"], state["losses"]
-        self.stage, self.step = state["place"]
-        for name in ("vae", "llama", "clip", "transformer"):
-            getattr(self, name).load_state_dict(state["models"][name])
-        with torch.no_grad():
-            for average, value in zip(self.ema, state["ema"], strict=True):
-                average.copy_(value)
-        for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][name])
+    def parts(self) -> dict[str, nn.Module]:
+        return {"vae": self.vae, "llama": self.llama, "clip": self.clip, "transformer": self.transformer}
 
     def pipeline(self) -> HunyuanVideoFramepackPipeline:
         """The parts with averaged weights, as the pipeline that users will load."""
@@ -393,9 +296,3 @@ class Trainer:
         ).to(self.device)
         pipe.set_progress_bar_config(disable=True)
         return pipe
-
-
-def timed(step: Callable[[int], float], number: int) -> float:
-    start = time.monotonic()
-    step(number)
-    return time.monotonic() - start

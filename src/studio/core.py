@@ -30,10 +30,10 @@ from studio.jobs.queue import JobQueue
 from studio.jobs.references import attribute_of, substitute
 from studio.jobs.runner import Runner
 from studio.made import Made
-from studio.memory.activations import resolve
+from studio.memory.activations import Run, resolve
 from studio.memory.plan_machine import budget_of
 from studio.memory.plan_request import forecast, known_of
-from studio.pipeline import MAX_SEED, Params, Pipeline, Plan, Prefer
+from studio.pipeline import MAX_SEED, Footprint, Params, Pipeline, Plan, Prefer
 from studio.registry import Registry
 from studio.spec import ModelSpec
 from studio.store.artefacts import ArtefactStore
@@ -184,6 +184,21 @@ class Studio:
         **params: Any,
     ) -> Plan:
         """``plan`` that answers also where it does not fit: ``fits`` is false and ``nearest`` says what would."""
+        return self.foresee(model, params, vram_bytes=vram_bytes, ram_bytes=ram_bytes, prefer=prefer)
+
+    def foresee(
+        self,
+        model: str,
+        params: Mapping[str, Any],
+        *,
+        vram_bytes: int | None = None,
+        ram_bytes: int | None = None,
+        prefer: Prefer = "balanced",
+        run: Run | None = None,
+        near: bool = False,
+    ) -> Plan:
+        """``forecast`` for a face that says how what was never measured is measured (``run``, ``near``: as
+        ``studio.memory.activations.resolve``)."""
         values = {**stand_ins(self.fields(model)), **params}
         checked = self.check(model, values, references=True)
         files = self.catalogue.files(checked.spec, self.weights.installed) or {}
@@ -191,9 +206,11 @@ class Studio:
         machine = hardware.probe(self.home.root)
         known = known_of(self.home.calibration, machine)
         budget = budget_of(machine, vram_cap_bytes=vram_bytes, ram_cap_bytes=ram_bytes, measured=known.runs.rates)
-        return forecast(
-            family, checked.given, budget, prefer, lambda found: resolve(found, self.home.activations), known
-        )
+
+        def resolved(found: Footprint) -> Footprint:
+            return resolve(found, self.home.activations, run=run, near=near)
+
+        return forecast(family, checked.given, budget, prefer, resolved, known)
 
     def fields(self, model: str, language: str = "en") -> tuple[FieldSpec, ...]:
         """The parameters of a model with its own defaults: what every form is made of."""

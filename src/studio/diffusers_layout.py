@@ -6,8 +6,9 @@ of diffusers and transformers are made, by name, and nothing is ever fetched.
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,56 @@ def component_class(name: str, value: list[Any]) -> type[Any] | None:
     if not isinstance(found, type):
         raise BadWeights(f"model_index.json asks for {library}.{kind}, which the installed {library} does not have.")
     return found
+
+
+def read_components(
+    files: Mapping[str, Path],
+    dtype: Callable[[str], torch.dtype],
+    *,
+    unused: Collection[str] = (),
+    single: Callable[[str], Weights] | None = None,
+    reader: Callable[[type[Any]], type[Any]] = lambda kind: kind,
+) -> tuple[list[Part], dict[str, Any]]:
+    """What ``model_index.json`` names: networks as parts for ``Networks``, all the rest read from its folders.
+
+    ``dtype`` says by its name what a network computes in. ``unused`` may be missing. ``single`` gives the weights of a
+    network where they lie in one file for all; ``reader`` the class that reads the files of another one.
+    Raises ``BadWeights`` for files that do not belong together.
+    """
+    parts, components = [], dict[str, Any]()
+    for name, value in read_index(files.get("config")).items():
+        if not isinstance(value, list):
+            if not name.startswith("_"):
+                components[name] = value  # an option of the pipeline
+            continue
+        kind = None if name in unused and name not in files else component_class(name, value)
+        if kind is None:
+            components[name] = None
+        elif name not in files:
+            raise BadWeights(f"model_index.json names {name}, which this model's entry has no files for.")
+        elif issubclass(kind, nn.Module):
+            weights = single(name) if single is not None else None
+            parts.append(part_of(name, kind, files[name], dtype(name), weights=weights))
+        else:
+            components[name] = reader(kind).from_pretrained(str(files[name]), local_files_only=True)
+    return parts, components
+
+
+def pipeline_over(class_name: str, components: Mapping[str, Any]) -> Any:
+    """diffusers' pipeline of that class over these components; what it wants and a model does not have is ``None``."""
+    import diffusers
+
+    kind = getattr(diffusers, class_name)
+    wanted = inspect.signature(kind.__init__).parameters
+    given = {name: value for name, value in components.items() if name in wanted}
+    missing = {
+        name: None
+        for name, parameter in wanted.items()
+        if name not in given and name != "self" and parameter.default is inspect.Parameter.empty
+    }
+    pipeline = kind(**given, **missing)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def part_of(name: str, kind: type[Any], folder: Path, dtype: torch.dtype, *, weights: Weights | None = None) -> Part:

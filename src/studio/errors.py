@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 
 class StudioError(Exception):
-    """An expected failure. ``what`` names the thing, the value and the limit; ``hint`` the way out.
+    """An expected failure. ``what`` names the thing, the value and the limit; ``hint`` the way out; ``field`` the
+    parameter that it is about, where it is about one.
 
     Users see these two lines and never a traceback. Any other exception is a bug: the log keeps its
     traceback and the user is pointed to the log.
@@ -15,10 +16,11 @@ class StudioError(Exception):
 
     exit_code = 1
 
-    def __init__(self, what: str, hint: str = "") -> None:
+    def __init__(self, what: str, hint: str = "", *, field: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.hint = hint
+        self.field = field
 
     def __str__(self) -> str:
         return f"{self.what} {self.hint}".strip()
@@ -76,5 +78,6 @@ def nearest(name: str, names: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if close:
         return f"Did you mean {' or '.join(close)}?"
-    shown = ", ".join(known[:8]) + (" ..." if len(known) > 8 else "")
-    return f"There are: {shown or 'none'}."
+    if len(known) > 8:
+        return f"There are, among others: {', '.join(known[:8])}."
+    return f"There are: {', '.join(known) or 'none'}."

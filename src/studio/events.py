@@ -25,7 +25,9 @@ class Progress(_Event):
     """``done`` of ``total`` units of ``phase``; ``total`` 0 means that the end is not known.
 
     Work that is kept part by part (the sections of a film) says which ``part`` of ``parts`` this is about, from 1 in
-    the order of making: ``done`` and ``part_eta_s`` are then of the part, and ``eta_s`` is of the whole.
+    the order of making: ``done`` and ``part_eta_s`` are then of the part, and ``eta_s`` is of the whole. ``backwards``:
+    the last part of the result is made first.
+    ``remembered``: nothing had to be done, because an earlier request had made the same.
     """
 
     event: Literal["progress"] = "progress"
@@ -36,6 +38,8 @@ class Progress(_Event):
     part: int = 0
     parts: int = 0
     part_eta_s: float | None = None
+    backwards: bool = False
+    remembered: bool = False
 
 
 class Token(_Event):
@@ -47,18 +51,27 @@ class Token(_Event):
 
 
 class Preview(_Event):
-    """A file that shows the state of things and will be replaced."""
+    """A file that shows the state of things and will be replaced.
+
+    Where it is a piece of something that is made part by part, it says which it shows: ``part`` to ``last_part`` of
+    ``parts``, from 1 in the order of the result.
+    """
 
     event: Literal["preview"] = "preview"
     path: str
     media_type: str
+    part: int = 0
+    last_part: int = 0
+    parts: int = 0
 
 
 class Note(_Event):
-    """A sentence for whoever waits: what is done otherwise than a person would expect."""
+    """A sentence for whoever waits: what is done otherwise than a person would expect. ``usual``: the job goes as
+    planned all the same, so that forecasts may learn from it."""
 
     event: Literal["note"] = "note"
     text: str
+    usual: bool = False
 
 
 class Artefact(_Event):

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from studio.errors import BadRequest, nearest
 from studio.pipeline import Params
+from studio.units import french_spaces
 
 Kind = Literal["int", "float", "str", "bool", "choice", "file", "json"]
 P = TypeVar("P", bound=Params)
@@ -71,7 +72,8 @@ def _translations(params: type[Params], language: str) -> dict[str, dict[str, st
     module = sys.modules[params.__module__].__file__
     file = Path(module or "").with_name(f"{language}.yaml")
     words = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return {**_COMMON.get(language, {}), **{name: word for name, word in words.items() if isinstance(word, dict)}}
+    found = {**_COMMON.get(language, {}), **{name: word for name, word in words.items() if isinstance(word, dict)}}
+    return {name: {key: french_spaces(text) for key, text in word.items()} for name, word in found.items()}
 
 
 # The parameters that every family has, where its own file does not name them.
@@ -97,7 +99,7 @@ def _field(
     return FieldSpec(
         name=name,
         kind=_kind(inner),
-        label=words.get("label") or name.replace("_", " ").capitalize(),
+        label=words.get("label") or hints.get("label") or name.replace("_", " ").capitalize(),
         description=words.get("description") or node.get("description", ""),
         required=required,
         multiple=item is not None,
@@ -176,15 +178,15 @@ def _plain_error(params: type[Params], error: ValidationError, model: str) -> Ba
     if kind == "extra_forbidden":
         return BadRequest(f"{whose} no parameter {name!r}.", nearest(name, params.model_fields))
     if kind == "missing":
-        return BadRequest(f"{model or 'The request'} needs the parameter {place!r}.", hint)
+        return BadRequest(f"{model or 'The request'} needs the parameter {place!r}.", hint, field=name)
     for limit, words in _LIMITS.items():
         if limit in limits:
             size = f"has {_length(first['input'])} {_counted(kind)}" if limit.endswith("_length") else f"is {value}"
-            return BadRequest(f"{place} {size}; the limit is {words} {limits[limit]:,}.", hint)
+            return BadRequest(f"{place} {size}; the limit is {words} {limits[limit]:,}.", hint, field=name)
     if kind == "finite_number":
-        return BadRequest(f"{place} is {value}; it must be a finite number.", hint)
+        return BadRequest(f"{place} is {value}; it must be a finite number.", hint, field=name)
     message = first["msg"].removeprefix("Value error, ")
-    return BadRequest(f"{place} is {value}: {message[0].lower()}{message[1:]}.", hint)
+    return BadRequest(f"{place} is {value}: {message[0].lower()}{message[1:]}.", hint, field=name)
 
 
 _LIMITS = {

@@ -31,6 +31,12 @@ class Previewer:
         self._read(shipped)
         self._read(file)
 
+    @classmethod
+    def of(cls, model: str, cache: Path | None, config: Path | None) -> Previewer:
+        """What is kept of a model in the cache, and what lies beside its ``model_index.json``."""
+        kept = cache / "preview" / f"{model}.json" if cache is not None else None
+        return cls(kept, config.with_name("preview.json") if config is not None else None)
+
     def save(self, grid: torch.Tensor, longest_px: int, path: Path) -> Path | None:
         """Write a small picture of latents (C, h, w), never larger than ``longest_px``, the finished one's longer side.
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from studio.errors import NotFound
 from studio.events import Artefact
+from studio.files import sha256_of
+from studio.pipeline import beside_result
 from studio.store.artefacts import recipe_path
 from studio.store.database import Database
 from studio.store.home import Home
@@ -45,18 +47,37 @@ class Made:
         return (count["count"] if count else 0), [Artefact.model_validate_json(row["line"]) for row in rows]
 
     def delete(self, artefact_id: str) -> None:
-        """Forget an artefact and remove its file, its recipe and its thumbnail. The job stays in the list."""
+        """Forget an artefact and remove its file, its recipe, its thumbnail, and what its family kept for it alone.
+
+        The job stays in the list.
+        """
         row = self._database.row("SELECT line FROM artefacts WHERE id = ?", artefact_id)
         if row is None:
             raise NotFound(f"There is no artefact {artefact_id!r}.", "It may have been deleted already.")
-        place = Path(Artefact.model_validate_json(row["line"]).path)
+        made = Artefact.model_validate_json(row["line"])
+        place = Path(made.path)
+        beside = beside_result(self._home.root / "cache", made.content_sha256 or made.id)
+        wanted = beside.is_dir() and self._is_input(place)
         with self._database.write() as connection:
             connection.execute("DELETE FROM artefacts WHERE id = ?", (artefact_id,))
         if place.resolve().is_relative_to(self._home.outputs):
             place.unlink(missing_ok=True)
             recipe_path(place).unlink(missing_ok=True)
+        if not wanted and not self._database.row(
+            "SELECT 1 FROM artefacts WHERE content_sha256 = ?", made.content_sha256
+        ):
+            shutil.rmtree(beside, ignore_errors=True)
         with suppress(OSError):
             self.thumbnail(artefact_id).unlink(missing_ok=True)
+
+    def _is_input(self, file: Path) -> bool:
+        """Whether a job that has not ended was given this file: its content names the copy in the store."""
+        try:
+            copy = sha256_of(file)
+        except OSError:
+            return False
+        given = "SELECT 1 FROM jobs WHERE state IN ('queued', 'running') AND params LIKE ?"
+        return self._database.row(given, f"%{copy}%") is not None
 
     def thumbnail(self, artefact_id: str) -> Path:
         """Where the small picture of an artefact lies, whether it was made yet or not."""

@@ -29,11 +29,16 @@ KEPT = "kept"
 """The name of the file by which ``Context.keep`` marks a folder."""
 
 
+def beside_result(cache: Path, content_sha256: str) -> Path:
+    """A folder for what belongs to results of this content (latents, say): it goes when the last of them is deleted."""
+    return cache / "results" / content_sha256
+
+
 class Params(BaseModel):
     """Base of every family's parameters: frozen, strict, unknown names refused.
 
-    Every field has a description and bounds. ``json_schema_extra`` may hold hints for the faces: ``group``,
-    ``widget``, ``unit``, ``advanced``. French labels live in a ``fr.yaml`` beside the family.
+    Every field has a description and bounds. ``json_schema_extra`` may hold hints for the faces: ``label``
+    (else the name in words), ``group``, ``widget``, ``unit``, ``advanced``. French labels: ``fr.yaml`` of the family.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -81,12 +86,14 @@ class _Frozen(BaseModel):
 
 
 class Phase(_Frozen):
-    """One phase of a run (load, denoise, decode ...) and the most it holds at once."""
+    """One phase of a run (load, denoise, decode ...) and the most it holds at once. ``token_bytes``: of a phase that
+    writes tokens, what is read for each, on the card and in memory."""
 
     name: str
     vram_bytes: int = 0
     ram_bytes: int = 0
     seconds: float | None = None
+    token_bytes: tuple[int, int] | None = None
 
 
 Precision = Literal["fp32", "bf16", "int8", "fp8", "nf4"]
@@ -107,9 +114,9 @@ class Block(_Frozen):
 class Network(_Frozen):
     """One network of a model, as the planner sees it. What ``blocks`` leave of ``params`` always lies on the card.
 
-    ``stored`` is the precision of its files, and the best it runs in. ``streams``: its blocks may be copied to the
-    card one after the other while it computes; ``quantises``: they may be stored in fewer bits; ``compiles``: a
-    block may be compiled once for all of its kind.
+    ``stored`` is the best precision it runs in, and that of its files unless ``filed`` says so. ``streams``: its
+    blocks may be copied to the card one after the other while it computes; ``quantises``: they may be stored in fewer
+    bits; ``compiles``: a block may be compiled once for all of its kind.
     """
 
     name: str
@@ -117,6 +124,7 @@ class Network(_Frozen):
     class_name: str = ""
     blocks: tuple[Block, ...] = ()
     stored: Precision = "bf16"
+    filed: Precision | None = None
     streams: bool = True
     quantises: bool = True
     compiles: bool = False
@@ -127,12 +135,14 @@ class Probe(_Frozen):
 
     ``make`` names a function, ``"package.module:function"``, that takes ``arguments`` (plain data) and returns
     ``(callable, args)``: it is called in a process of its own where tensors have shapes but no content. The result
-    is kept by both, so ``arguments`` must hold everything that it depends on. ``count``: calls in one pass.
+    is kept by both, so ``arguments`` must hold everything that it depends on. ``count``: calls in one pass;
+    ``share``: how much of the found bytes counts, where the part that runs is smaller than the probe and alike.
     """
 
     make: str
     arguments: dict[str, Any] = Field(default_factory=dict)
     count: int = Field(default=1, ge=1)
+    share: float = Field(default=1.0, gt=0, le=1)
 
 
 class Variant(_Frozen):
@@ -165,9 +175,7 @@ class Stage(_Frozen):
 
 class Footprint(_Frozen):
     """What a request needs: bytes per phase, and the files on disk. ``None`` seconds: not known.
-
-    A family that names ``networks`` and ``stages`` is planned by the engine; any other plans itself.
-    """
+    A family that names ``networks`` and ``stages`` is planned by the engine; any other plans itself."""
 
     phases: tuple[Phase, ...] = ()
     disk_bytes: int = 0
@@ -175,6 +183,8 @@ class Footprint(_Frozen):
     stages: tuple[Stage, ...] = ()
     process_bytes: int = 0
     """Memory of the executing process without any network, on a processor; 0: by the family's ``libraries``."""
+    start_s: float = 0.0
+    """Seconds until that process has imported what it needs; 0: by the family's ``libraries``."""
 
 
 class Rates(_Frozen):
@@ -192,9 +202,7 @@ class Rates(_Frozen):
 
 class Budget(_Frozen):
     """What a plan may use now: the free bytes after margins or the user's caps, and the processor's threads.
-
-    ``imagined``: for a machine that is not this one. ``rates=None``: the defaults of a small card.
-    """
+    ``imagined``: for a machine that is not this one. ``rates=None``: the defaults of a small card."""
 
     vram_bytes: int = 0
     ram_bytes: int = 0
@@ -221,10 +229,10 @@ Prefer = Literal["balanced", "speed", "quality"]
 class Plan(_Frozen):
     """How a request will run. ``settings`` are the family's own choices (layers on the card, context length).
 
-    A loaded pipeline is used again without loading when ``model`` and ``settings`` are equal. When ``fits`` is
-    false, the figures are of the ``nearest`` thing that would. ``estimated``: the seconds, from typical rates and
-    not from measured ones; ``basis`` says in words where they come from.
-    """
+    A loaded pipeline is used again without loading when ``model`` and ``settings`` are equal; ``told`` are the
+    settings in words. When ``fits`` is false, the figures are of the ``nearest`` thing that would. ``estimated``: the
+    seconds, from typical rates and not from measured ones; ``basis`` says in words where they come from.
+    ``vram_room_bytes`` and ``ram_room_bytes`` are what there was to plan with."""
 
     model: str
     device: str = "cpu"
@@ -234,6 +242,9 @@ class Plan(_Frozen):
     seconds: float | None = None
     phases: tuple[Phase, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
+    told: tuple[str, ...] = ()
+    vram_room_bytes: int = 0
+    ram_room_bytes: int = 0
     prefer: Prefer = "balanced"
     fits: bool = True
     estimated: bool = False
@@ -245,9 +256,7 @@ class Plan(_Frozen):
 
 class Context:
     """What a running job may ask of the house: whether to stop, where to write, how often it was begun.
-
-    ``workdir`` belongs to this job alone and outlives a crash: a family that can resume leaves its state there.
-    """
+    ``workdir`` belongs to this job alone and outlives a crash: a family that can resume leaves its state there."""
 
     def __init__(self, workdir: Path, *, cancelled: Callable[[], bool] = lambda: False, attempt: int = 1) -> None:
         self.workdir = workdir
@@ -303,6 +312,9 @@ class Pipeline(ABC, Generic[P]):
     task: ClassVar[str]
     """From what to what, by media: ``"text->image"``."""
 
+    makes: ClassVar[tuple[str, ...]] = ()
+    """The media types of its results; none: those that a parameter ``format`` names by their suffixes, or any."""
+
     Params: ClassVar[type[Params]]
     """The parameters of this family, declared once; every face derives from them."""
 
@@ -316,7 +328,8 @@ class Pipeline(ABC, Generic[P]):
     """The user's folder of LoRA adapters, set by the engine; ``None`` where there is no home."""
 
     cache: Path | None = None
-    """Where converted weights may be kept, set by the engine; it may be emptied any time."""
+    """Where converted weights may be kept, set by the engine; it may be emptied any time. What only helps to make more
+    of a finished result lies in ``beside_result(cache, content_sha256)``."""
 
     beside: Callable[[str], Mapping[str, Path] | None] = staticmethod(lambda model: None)
     """The files of another model of the catalogue that this one uses, ``None`` if they are not here; set by the

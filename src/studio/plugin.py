@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from studio.errors import BadRequest, BadWeights, Cancelled, DoesNotFit, NoSpace, StudioError, nearest
 from studio.events import Artefact, Event, Note, Preview, Progress, Token
+from studio.fields import MAX_STEPS, PROMPT_MAX, Picture, Sound, Steps
+from studio.pictures import check_whole, read_upright, shown_size
 from studio.pipeline import (
     Block,
     Budget,
@@ -19,15 +21,20 @@ from studio.pipeline import (
     Row,
     Stage,
     Variant,
+    beside_result,
     input_file,
 )
-from studio.shapes import NetworkShape, networks_of_files, read_shape, text_bytes
+from studio.shapes import NetworkShape, Shapes, networks_of_files, read_shape, text_bytes
 from studio.spec import ModelSpec
+from studio.stages import network_of, reading, tile_px, whole_or_tiles
+from studio.torch_family import TorchFamily
 from studio.units import GIB, KIB, MIB, format_bytes, format_seconds
 
 __all__ = [
-    "GIB", "KIB", "MIB", "Artefact", "BadRequest", "BadWeights", "Block", "Budget", "Cancelled", "Context",
-    "DoesNotFit", "Event", "Footprint", "ModelSpec", "Network", "NetworkShape", "NoSpace", "Note", "Params", "Phase",
-    "Pipeline", "Plan", "Preview", "Probe", "Progress", "Rates", "Row", "Stage", "StudioError", "Token", "Variant",
-    "format_bytes", "format_seconds", "input_file", "nearest", "networks_of_files", "read_shape", "text_bytes",
+    "GIB", "KIB", "MAX_STEPS", "MIB", "PROMPT_MAX", "Artefact", "BadRequest", "BadWeights", "Block", "Budget",
+    "Cancelled", "Context", "DoesNotFit", "Event", "Footprint", "ModelSpec", "Network", "NetworkShape", "NoSpace",
+    "Note", "Params", "Phase", "Picture", "Pipeline", "Plan", "Preview", "Probe", "Progress", "Rates", "Row", "Shapes",
+    "Sound", "Stage", "Steps", "StudioError", "Token", "TorchFamily", "Variant", "beside_result", "check_whole",
+    "format_bytes", "format_seconds", "input_file", "nearest", "network_of", "networks_of_files", "read_shape",
+    "read_upright", "reading", "shown_size", "text_bytes", "tile_px", "whole_or_tiles",
 ]  # fmt: skip

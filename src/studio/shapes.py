@@ -7,8 +7,7 @@ here a file that cannot be read is as good as none.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -18,9 +17,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from studio.errors import BadRequest
 from studio.pipeline import Block
+from studio.spec import ModelSpec
 
 _LONGEST_HEADER = 100_000_000
-_BLOCK = re.compile(r"^((?:[A-Za-z_]\w*\.)*?[A-Za-z_]\w*)\.(\d+)\.")
+_Tensors = Mapping[tuple[str, ...], tuple[int, ...]]
+"""A module: shapes by the parts of the tensors' names below it."""
+SPLIT_ABOVE = 64 * 1024**2
+"""A block of more weights than this is split into the blocks that it consists of, if it consists of little else."""
+MOST = 0.9
+"""Of its weights, what the blocks inside must hold then."""
+FEW = 0.01
+"""A list that holds less of a network's weights than this stays in place."""
 _SMALLEST_QUANTISED = 16_384
 """As in ``studio.memory.storage``: smaller matrices stay as they are."""
 
@@ -47,9 +54,37 @@ class NetworkShape(BaseModel):
         return not self.class_name.startswith("Autoencoder")
 
 
-def _shape_names(folder: Path) -> list[str]:
-    """The shapes that a family's folder holds."""
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+class Shapes:
+    """The shapes of a family's networks: a folder of YAML files, one for each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def names(self) -> list[str]:
+        """The shapes that there are."""
+        return sorted(path.stem for path in self._folder.glob("*.yaml"))
+
+    def named(self, name: str) -> NetworkShape:
+        """The shape of that name. Raises ``BadRequest`` if there is none."""
+        return read_shape(self._folder, name)
+
+    def problem(self, networks: Mapping[str, str]) -> str:
+        """What is wrong with an entry's table of networks, by the names of their shapes; "" where nothing is."""
+        unknown = [name for name in networks.values() if not (self._folder / f"{name}.yaml").is_file()]
+        return f"settings.networks: there is no shape {unknown[0]!r}" if unknown else ""
+
+    def of(
+        self, spec: ModelSpec, networks: Mapping[str, str], files: Mapping[str, Path] | None, needed: Iterable[str]
+    ) -> dict[str, NetworkShape]:
+        """The shapes that the entry names; where it names none, those of the installed files.
+
+        Raises ``BadRequest`` where one of those ``needed`` is not known.
+        """
+        shapes = {name: self.named(shape) for name, shape in networks.items()} or networks_of_files(files or {})
+        if missing := [name for name in needed if name not in shapes]:
+            hint = f"Run: studio models pull {spec.id}"
+            raise BadRequest(f"The size of {spec.id}'s {missing[0]} is not known before it is here.", hint)
+        return shapes
 
 
 @lru_cache(maxsize=128)
@@ -59,7 +94,7 @@ def read_shape(folder: Path, name: str) -> NetworkShape:
 
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        raise BadRequest(f"There is no network shape {name!r}.", f"Known: {', '.join(_shape_names(folder))}.")
+        raise BadRequest(f"There is no network shape {name!r}.", f"Known: {', '.join(Shapes(folder).names())}.")
     return NetworkShape.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
@@ -98,21 +133,70 @@ def _header(file: Path) -> dict[str, tuple[int, ...]]:
         return {}
 
 
+def blocks_by_name(
+    tensors: Mapping[str, tuple[int, ...]], *, split_above: int = SPLIT_ABOVE
+) -> Iterator[tuple[str, list[tuple[int, ...]]]]:
+    """The blocks that the engine will stream, with the shapes of their tensors, by nothing but the tensors' names.
+
+    The same rule as ``studio.memory.stream_blocks.find_blocks`` has for modules: the members of lists (names that are
+    numbers) that hold 1 % of the weights, and where such a member is large, the blocks that it consists of.
+    """
+    tree = {tuple(name.split(".")): shape for name, shape in tensors.items()}
+    yield from _inner("", tree, max(1, _weights(tree) * FEW), split_above)
+
+
+def _children(tree: _Tensors) -> Mapping[str, _Tensors]:
+    """The modules directly inside, each with its tensors; a tensor of the module's own is none."""
+    found: dict[str, dict[tuple[str, ...], tuple[int, ...]]] = {}
+    for (first, *rest), shape in tree.items():
+        if rest:
+            found.setdefault(first, {})[tuple(rest)] = shape
+    return found
+
+
+def _is_list(children: Mapping[str, _Tensors]) -> bool:
+    return bool(children) and all(name.isdecimal() for name in children)
+
+
+def _weights(tree: _Tensors) -> int:
+    return sum(map(prod, tree.values()))
+
+
+def _inner(prefix: str, tree: _Tensors, few: float, split_above: int) -> Iterator[tuple[str, list[tuple[int, ...]]]]:
+    """The blocks of the lists within a module."""
+    for name, child in _children(tree).items():
+        full, members = f"{prefix}{name}", _children(child)
+        if not _is_list(members):
+            yield from _inner(f"{full}.", child, few, split_above)
+        elif _weights(child) >= few:
+            for number in sorted(members, key=int):
+                yield from _member(f"{full}.{number}", members[number], few, split_above)
+
+
+def _member(name: str, member: _Tensors, few: float, split_above: int) -> Iterator[tuple[str, list[tuple[int, ...]]]]:
+    """A member of a list: itself, or what it consists of."""
+    weights, children = _weights(member), _children(member)
+    if _is_list(children):  # a list of lists has no forward of its own
+        for number in sorted(children, key=int):
+            yield from _member(f"{name}.{number}", children[number], few, split_above)
+        return
+    if weights > split_above:
+        inside = list(_inner(f"{name}.", member, 1, split_above))
+        if len(inside) > 1 and sum(sum(map(prod, shapes)) for _, shapes in inside) >= MOST * weights:
+            yield from inside
+            return
+    yield name, list(member.values())
+
+
 def _blocks(tensors: Mapping[str, tuple[int, ...]]) -> tuple[Block, ...]:
-    """The members of the outermost lists of at least two, in the order of their numbers."""
-    groups: dict[tuple[str, int], list[tuple[int, ...]]] = {}
-    for name, shape in tensors.items():
-        if found := _BLOCK.match(name):
-            groups.setdefault((found[1], int(found[2])), []).append(shape)
-    members = [place for place, _ in groups]
+    """The blocks of a network, neighbours that are alike as one kind, by the name of their list."""
     blocks: list[Block] = []
-    for (place, _), shapes in sorted(groups.items()):
-        if members.count(place) < 2:
-            continue
+    for name, shapes in blocks_by_name(tensors):
         matrices = [shape for shape in shapes if len(shape) >= 2 and prod(shape) >= _SMALLEST_QUANTISED]
         params = max(1, sum(map(prod, shapes)))
         rows, plain = sum(shape[0] for shape in matrices), params - sum(map(prod, matrices))
-        block = Block(kind=place.rpartition(".")[2], params=params, rows=rows, plain=plain)
+        kind = next((part for part in reversed(name.split(".")) if not part.isdecimal()), name)
+        block = Block(kind=kind, params=params, rows=rows, plain=plain)
         if blocks and blocks[-1].model_copy(update={"count": 1}) == block:
             blocks[-1] = blocks[-1].model_copy(update={"count": blocks[-1].count + 1})
         else:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from studio.errors import BadRequest
+from studio.units import french_spaces
 
 _HEX40 = r"^[0-9a-f]{40}$"
 _HEX64 = r"^[0-9a-f]{64}$"
 _REPO = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
 _KEBAB = r"^[a-z0-9]+([.-][a-z0-9]+)*$"
+
+S = TypeVar("S", bound=BaseModel)
 
 
 class _Data(BaseModel):
@@ -97,14 +103,19 @@ class CardWords(_Data):
     good_at: str
     limits: str
     notice: str = ""
+    examples: tuple[str, ...] = ()
 
 
 class Card(_Data):
-    """What a person wants to know before choosing the model; ``fr``: in French, where somebody translated it."""
+    """What a person wants to know before choosing the model; ``fr``: in French, where somebody translated it.
+
+    ``examples`` are prompts to begin with; in French only for a model that reads it.
+    """
 
     languages: tuple[str, ...]
     good_at: str
     limits: str
+    examples: tuple[str, ...] = ()
     fr: CardWords | None = None
 
 
@@ -130,14 +141,40 @@ class ModelSpec(_Data):
     card: Card | None = None
     proof: Literal["weights", "shape", "tiny", "none"] = "none"
 
+    def checked_settings(
+        self, kind: type[S], problem: Callable[[S], str] = lambda settings: "", **from_defaults: str
+    ) -> S:
+        """The entry's ``settings`` as the family reads them. Raises ``BadRequest`` with the entry and the key.
+
+        ``problem`` says what contradicts itself in settings that are each well-formed. ``guidance="guidance_scale"``:
+        where the entry sets no guidance, the one of its defaults is meant.
+        """
+        own = {name: self.defaults.get(value) for name, value in from_defaults.items()}
+        values = {**{name: value for name, value in own.items() if value is not None}, **self.settings}
+        try:
+            settings = kind.model_validate(values)
+            wrong = problem(settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+            wrong = f"settings.{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        if wrong:
+            raise BadRequest(f"The catalogue entry {self.id}: {wrong}.", "Mend it.")
+        return settings
+
     def words(self, language: str) -> CardWords | None:
         """The card and the notice in a language, in English where they are not translated."""
         if self.card is None:
             return None
         if language == "fr" and self.card.fr is not None:
-            return self.card.fr
+            fr = self.card.fr
+            return CardWords(
+                good_at=french_spaces(fr.good_at),
+                limits=french_spaces(fr.limits),
+                notice=french_spaces(fr.notice),
+                examples=fr.examples or self.card.examples,
+            )
         notice = self.source.notice if self.source else ""
-        return CardWords(good_at=self.card.good_at, limits=self.card.limits, notice=notice)
+        return CardWords(good_at=self.card.good_at, limits=self.card.limits, notice=notice, examples=self.card.examples)
 
     @property
     def licence(self) -> str:
@@ -150,3 +187,12 @@ class ModelSpec(_Data):
             return 0
         sizes = [file.bytes for file in self.source.files.values()]
         return None if any(size is None for size in sizes) else sum(size or 0 for size in sizes)
+
+    @property
+    def about_bytes(self) -> int | None:
+        """The size of all files, by that of the networks in them where the files' is not known; ``None``: no idea."""
+        known = self.download_bytes
+        if known is not None:
+            return known
+        parts = [max(part.bytes.values(), default=0) for part in self.components.values()]
+        return sum(parts) if parts and all(parts) else None

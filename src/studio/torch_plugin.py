@@ -1,8 +1,9 @@
 """What a torch family uses of the engine, inside ``load`` and ``generate``. Imports torch: never at a family's top.
 
-``Networks`` and ``Part`` bring weights to the device as a plan says; ``read_index``, ``component_class`` and
-``part_of`` read a folder in diffusers' layout; ``live`` turns a blocking call that reports by callbacks into events;
-``Previewer`` shows what is unfinished.
+``Networks`` and ``Part`` bring weights to the device as a plan says, ``Loaded`` is a model of them; ``part_of`` and
+``read_components`` read a folder in diffusers' layout, ``pipeline_over`` makes a pipeline of it and ``DiffusersRun``
+runs a request over that; ``live`` turns a blocking call that reports by callbacks into events; ``Previewer`` shows what
+is unfinished.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 
-from studio.diffusers_layout import component_class, part_of, read_index
+from studio.diffusers_layout import component_class, part_of, pipeline_over, read_components, read_index
+from studio.diffusers_run import LATENTS, DiffusersRun
 from studio.errors import Cancelled
 from studio.events import Event
 from studio.latent_preview import Previewer
+from studio.loaded import Loaded, computing_dtype, planned_tiles
 from studio.memory.networks import Networks, Part, is_out_of_memory
 from studio.memory.slab_files import read_headers
 
 __all__ = [
-    "Networks", "Part", "Previewer", "component_class", "is_out_of_memory", "live", "part_of", "read_headers",
+    "LATENTS", "DiffusersRun", "Loaded", "Networks", "Part", "Previewer", "component_class", "computing_dtype",
+    "is_out_of_memory", "live", "part_of", "pipeline_over", "planned_tiles", "read_components", "read_headers",
     "read_index",
 ]  # fmt: skip
 

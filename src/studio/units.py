@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 KIB = 1024
 MIB = 1024**2
 GIB = 1024**3
+
+THIN = "\u202f"
+"""The narrow no-break space that French wants before ; : ! ? and within quotation marks."""
 
 
 def format_bytes(count: int | None) -> str:
@@ -32,3 +37,8 @@ def format_seconds(seconds: float | None) -> str:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
+
+
+def french_spaces(text: str) -> str:
+    """``"Fini ; « a » !"`` with the spaces that do not break where French wants them."""
+    return re.sub(r" (?=[;:!?»])|(?<=«) ", THIN, text)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+
+from studio.cli import models
 from toolbox import Cli
 
 
@@ -29,11 +33,40 @@ def test_missing_weights_say_how_to_get_them_and_how_large_they_are(cli: Cli, ho
     assert json.loads(cli("jobs", "list", "--json", code=0).stdout) == []
 
 
+def test_a_size_that_nobody_told_is_that_of_the_networks(cli: Cli, home: Path) -> None:
+    rows = {row["id"]: row for row in json.loads(cli("models", "list", "--json", code=0).stdout)}
+    assert rows["sdxl"]["bytes"] is None
+    assert 6e9 < rows["sdxl"]["about_bytes"] < 8e9
+    lines = cli("models", "list", code=0).stdout.splitlines()
+    assert "~6.5 GiB" in next(line for line in lines if line.startswith("sdxl "))
+    assert "about 6.5 GiB" in cli("models", "show", "sdxl", code=0).stdout
+    assert "(about 6.5 GiB)" in cli("run", "sdxl", "--prompt", "a barn", code=2).stderr
+    assert "None" not in cli("models", "show", "starter-image", code=0).stdout
+
+
+def test_the_list_of_models_is_readable_in_a_hundred_columns(
+    starter_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    models.list_models(as_json=False)
+    said = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert max(map(len, said.splitlines())) <= 100
+    by_model = {line.split()[0]: line for line in said.splitlines() if line.strip()}
+    assert "Lightricks' own …" in by_model["ltx-video"]
+    assert by_model["starter-text"].rstrip().endswith("yes")
+    assert "weights: it ran with its own weights" in said, "what the column means is said below"
+    models.show_model("ltx-video", as_json=False)
+    said = capsys.readouterr().out
+    assert "ltx-video-2b-v0.9.license.txt" in said, "the whole licence"
+    assert max(map(len, said.splitlines())) <= 100
+
+
 def test_where_a_licence_does_not_hold_is_said_before_the_download(cli: Cli, home: Path) -> None:
     said = "does not hold in the European Union, the United Kingdom and South Korea"
     shown = cli("models", "show", "framepack-i2v-hy", code=0).stdout
     assert said in shown
-    assert "hunyuanvideo-community/HunyuanVideo: vae/*" in shown
+    assert "Parts from hunyuanvideo-community/HunyuanVideo: " in shown
     pulled = cli("models", "pull", "framepack-i2v-hy", "--offline", code=1).stderr
     assert 0 <= pulled.index(said) < pulled.index("Studio is offline")
     first = cli("models", "pull", "framepack-i2v-hy", "--offline", "--json", code=1).stdout.splitlines()[0]

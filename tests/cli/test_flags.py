@@ -85,4 +85,13 @@ def test_help_names_bounds_defaults_and_groups() -> None:
     assert "1 to 10; default 3" in " ".join(text.split())
     assert text.index("--guidance-scale", text.index("advanced parameters")) > 0
     assert "100 % text (required)" in " ".join(text.split())
+    assert "In tiles. (default off)" in " ".join(text.split()), "in words, not as Python writes it"
     assert "--images FILE" in text
+
+
+def test_words_without_a_flag_are_offered_as_the_prompt() -> None:
+    with pytest.raises(BadRequest, match="No flag stands before 'a red apple'") as caught:
+        given("a", "red", "apple", "--num-frames", "3")
+    assert caught.value.hint == 'Did you mean --prompt "a red apple"?'
+    with pytest.raises(BadRequest, match="has no flag '--promt'"):
+        given("--promt", "a red apple")

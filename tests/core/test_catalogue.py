@@ -130,6 +130,7 @@ def test_not_found_offers_the_nearest() -> None:
         registry().get("txt-llm")
     assert nearest("zzz", []) == "There are: none."
     assert nearest("zzz", ["abc", "def"]) == "There are: abc, def."
+    assert nearest("zzz", "abcdefghi") == "There are, among others: a, b, c, d, e, f, g, h."
 
 
 def test_a_file_of_the_users_own_is_a_model(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from studio.cli.doctor import doctor_command
 from studio.core import Studio
 from studio.errors import JobFailed
+from studio.jobs.model import JobRow
 from toolbox import files_in
 
 
@@ -56,3 +58,23 @@ def test_what_nobody_comes_back_for_goes(home: Path, plugins: Path) -> None:
     with Studio(home, executor="inline") as studio:
         studio.run("toy", seed=2)
     assert files_in(home / "work") == [] and list((home / "work").iterdir()) == []
+
+
+def test_a_retry_in_the_very_moment_of_the_failure(home: Path, plugins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between any two looks at the job's state: its folder stays."""
+    with Studio(home, executor="inline") as studio:
+        job = studio.submit("faulty", fault="plain", attempts=1, keep=True)
+        get, retried = studio.queue.get, list[str]()
+
+        def then_retried(job_id: str) -> JobRow:
+            row = get(job_id)
+            if row.state == "failed" and not retried and threading.current_thread().name == "studio-runner":
+                retried.append(job_id)
+                studio.queue.retry(job_id)
+            return row
+
+        monkeypatch.setattr(studio.queue, "get", then_retried)
+        for _ in job.events():  # of the first attempt; or of both, if the retry is there already
+            pass
+        [made] = job.result()
+        assert retried == [job.id] and made.text.startswith("x 1 attempts 1") and made.text.endswith("2")

@@ -105,15 +105,20 @@ def picture_arguments(kind: str, seed: int = 1, **more: Any) -> dict[str, Any]:
     return {**common, "generator": generator, "output_type": "np", **model.call, **more}
 
 
-def catalogue_entry(kind: str, folder: Path) -> dict[str, Any]:
-    """The entry of ``models.yaml`` by which Studio runs the model in ``folder``: one role for each sub-folder."""
-    model = MODELS[kind]
+def source_of(folder: Path) -> dict[str, Any]:
+    """The ``source`` of a model in diffusers' layout: one role for each sub-folder."""
     parts = sorted(path.name for path in folder.iterdir() if path.is_dir())
     files = {"config": {"path": "model_index.json"}, **{part: {"path": f"{part}/*"} for part in parts}}
+    return {"folder": str(folder), "files": files, "licence": "Apache-2.0"}
+
+
+def catalogue_entry(kind: str, folder: Path) -> dict[str, Any]:
+    """The entry of ``models.yaml`` by which Studio runs the model in ``folder``."""
+    model = MODELS[kind]
     return {
         "id": f"tiny-{kind}",
         "pipeline": "image-diffusion",
-        "source": {"folder": str(folder), "files": files, "licence": "Apache-2.0"},
+        "source": source_of(folder),
         "settings": {
             "class": model.pipeline, "size": [SIZE, SIZE], "multiple": model.multiple, "steps": model.steps,
             "guidance": model.guidance, "guided": model.guided,

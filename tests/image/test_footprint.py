@@ -15,10 +15,22 @@ from studio.memory.activations import Make, made_by, measure
 from studio.memory.footprint import network_bytes
 from studio.memory.plan_machine import card_rates
 from studio.memory.planner import plan
-from studio.plugin import GIB, MIB, BadRequest, Budget, Footprint, ModelSpec, NetworkShape, Probe, Stage, text_bytes
+from studio.plugin import (
+    GIB,
+    MIB,
+    BadRequest,
+    Budget,
+    Footprint,
+    ModelSpec,
+    NetworkShape,
+    Probe,
+    Stage,
+    text_bytes,
+    tile_px,
+)
 from studio_pipelines.image_diffusion import probes
 from studio_pipelines.image_diffusion.catalogued import settings_of, shape_of
-from studio_pipelines.image_diffusion.footprint import footprint, tile_px
+from studio_pipelines.image_diffusion.footprint import footprint
 from studio_pipelines.image_diffusion.params import ImageParams
 
 each = pytest.mark.parametrize("name", SPECS)
@@ -138,7 +150,7 @@ def test_what_a_model_cannot_do_is_refused(picture: Path) -> None:
 def test_an_unknown_model_is_planned_once_its_files_are_here(tmp_path: Path) -> None:
     folder = write("flux", tmp_path / "flux")
     spec = ModelSpec.model_validate(catalogue_entry("flux", folder))
-    with pytest.raises(BadRequest, match=r"The size of tiny-flux is not known before it is here\."):
+    with pytest.raises(BadRequest, match=r"The size of tiny-flux.s transformer is not known before it is here\."):
         footprint(spec, None, ImageParams(prompt="x"))
     files = {part.name: part for part in folder.iterdir() if part.is_dir()}
     made = footprint(spec, {"config": folder / "model_index.json", **files}, ImageParams(prompt="x"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import image_models
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,6 +49,14 @@ def test_a_shape_is_that_of_its_class(name: str) -> None:
 def test_every_shape_is_used() -> None:
     used = {name for spec in SPECS.values() for name in settings_of(spec).networks.values()}
     assert used == set(shape_names())
+
+
+@each
+def test_what_is_said_to_be_shown_is(spec: ModelSpec) -> None:
+    """An entry whose class runs in ``test_parity.py``, against the bare pipeline, is shown at tiny size."""
+    if spec.proof != "weights":
+        ran = settings_of(spec).class_name in {model.pipeline for model in image_models.MODELS.values()}
+        assert spec.proof == ("tiny" if ran else "none")
 
 
 @each

@@ -62,13 +62,13 @@ class House:
         self.engine = Engine(Home(home))
         self.fault = Exhausted(0)
         self.number = 0
-        pictures = Run.pictures
+        result = Run.result
 
         def in_its_thread(run: Run) -> Any:
             with self.fault.mode():
-                return pictures(run)
+                return result(run)
 
-        monkeypatch.setattr(Run, "pictures", in_its_thread)
+        monkeypatch.setattr(Run, "result", in_its_thread)
 
     def job(self, fault: Exhausted) -> tuple[str, list[str]]:
         """The picture's sha256, "" for a job that failed; and what was said."""

@@ -22,8 +22,8 @@ from studio.errors import Cancelled
 from studio.plugin import Context, Note, Preview, Progress
 from studio.store.artefacts import recipe_path
 from studio.store.embed import embed, embedded
+from studio.torch_plugin import LATENTS
 from studio_pipelines.image_diffusion.params import ImageParams
-from studio_pipelines.image_diffusion.run import LATENTS
 
 TinyImage = Callable[[str], Path]
 

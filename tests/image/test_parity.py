@@ -102,6 +102,32 @@ def test_from_words(kind: str, plan: str, load: Load, tiny_image: TinyImage, cop
     assert np.array_equal(again, wanted), "the second picture of a loaded model differs"
 
 
+@pytest.mark.parametrize("kind", FROM_WORDS)
+def test_the_same_words_with_another_seed(kind: str, load: Load, tiny_image: TinyImage) -> None:
+    """No text encoder is asked again, and the picture is the one that it would have been; other words are read."""
+    pipe = image_models.load(tiny_image(kind))
+    wanted = [bare(pipe, kind, generator=torch.Generator("cpu").manual_seed(seed))[0] for seed in (SEED, SEED + 1)]
+    loaded = load(kind, "no block resident")
+    asked = watch_encoders(loaded)
+    made = [loaded.make(seed=seed) for seed in (SEED, SEED + 1)]
+    assert all(np.array_equal(one.pictures[0], picture) for one, picture in zip(made, wanted, strict=True))
+    first = dict(asked)
+    assert first and all(first.values()), "a text encoder was never asked"
+    told = [[event.remembered for event in one.events if event.event == "progress" and event.done] for one in made]
+    assert not any(told[0]) and told[1][0] and not any(told[1][2:])
+    loaded.make(prompt=f"{PROMPT} and a dog")
+    assert all(asked[name] > count for name, count in first.items())
+
+
+def watch_encoders(loaded: Loaded) -> dict[str, int]:
+    """How often each text encoder is called from now on."""
+    networks = loaded.pipeline.model.networks
+    calls = {name: 0 for name in networks if name.startswith("text_encoder")}
+    for name in calls:
+        networks[name].register_forward_pre_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
+    return calls
+
+
 @pytest.mark.parametrize("plan", ["resident", "no block resident"])
 @pytest.mark.parametrize("kind", FROM_WORDS)
 def test_a_batch_of_two(kind: str, plan: str, load: Load, tiny_image: TinyImage) -> None:

@@ -234,6 +234,7 @@ def test_what_is_not_read_of_a_long_prompt_is_said(kind: str, tiny_image: TinyIm
         made = loaded.make(prompt=prompt, max_sequence_length=32)
         notes = [event.text for event in made.events if isinstance(event, Note)]
         assert made.artefacts[0].info.get("notes", []) == notes
+        assert all(event.usual for event in made.events if isinstance(event, Note)), "forecasts learn from it"
         if kind in ("flux", "sd3"):  # what T5 reads: CLIP beside it reads more
             states = loaded.pipeline._model.pipeline("text")._get_t5_prompt_embeds(prompt, max_sequence_length=32)
             return states.numpy().tobytes(), notes

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from cut_training import trained
 from diffusers import StableDiffusionPipeline
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import train_starter_image as script
 from starter_image import data, models, phrases
-from starter_image.stages import Settings, Stopped, Trainer
+from starter_image.stages import Settings, Trainer
+from starter_training import Stopped
 
 SHAPE = models.Shape(picture=16, vae=(8, 16), unet=(16, 32), text_width=16, text_layers=1, tokens=16, vocabulary=600)
 SETTINGS = Settings(shape=SHAPE, vae_batch=6, batch=6)
@@ -36,23 +35,6 @@ def squares() -> data.Dataset:
     return data.Dataset(concepts, pictures, pictures[:2].flip(1), ["carré", "square"])
 
 
-def trained(dataset: data.Dataset, folder: Path, cuts: tuple[int, ...] = ()) -> Trainer:
-    """A whole run, cut after each of the given steps and resumed by a new trainer."""
-    for cut in (*cuts, -1):
-        trainer = Trainer(dataset, SETTINGS, folder)
-        if trainer.checkpoint.exists():
-            trainer.load()
-        else:
-            trainer.plan = dict(STEPS)
-        trainer.stop_after = cut
-        if cut < 0:
-            trainer.run()
-        else:
-            with pytest.raises(Stopped):
-                trainer.run()
-    return trainer
-
-
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     pipe = trainer.pipeline()
     return {
@@ -67,12 +49,14 @@ def whole(squares: data.Dataset, tmp_path_factory: pytest.TempPathFactory) -> It
     """An uninterrupted run. One thread, as for every test here: sums in another order are other sums."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield trained(squares, tmp_path_factory.mktemp("whole"))
+    folder = tmp_path_factory.mktemp("whole")
+    yield trained(lambda: Trainer(squares, SETTINGS, folder), STEPS)
     torch.set_num_threads(threads)
 
 
 def test_a_resumed_run_ends_with_the_same_weights(whole: Trainer, squares: data.Dataset, tmp_path: Path) -> None:
-    expected, found = weights(whole), weights(trained(squares, tmp_path, cuts=(2, 6, 11, 15, 19)))
+    cut = trained(lambda: Trainer(squares, SETTINGS, tmp_path), STEPS, cuts=(2, 6, 11, 15, 19))
+    expected, found = weights(whole), weights(cut)
     assert expected.keys() == found.keys()
     assert [key for key, value in expected.items() if not torch.equal(value, found[key])] == []
 

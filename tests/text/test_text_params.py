@@ -91,6 +91,10 @@ REFUSED = {
     "no type": {"properties": {"a": {}}},
     "list of types": {"type": ["string", "null"], "maxLength": 3},
     "not a schema": {"type": "object", "properties": {"a": True}},
+    "a reference that is no text": {"anyOf": [{"$ref": []}]},
+    "a reference within a value": {"$defs": {}, "enum": [{"a": [{"$ref": False}]}]},
+    "a property called as references are": {"type": "object", "properties": {"$ref": {"type": "string"}}},
+    "a required name that is no text": {"type": "object", "properties": {}, "required": [[]]},
 }
 
 
@@ -115,6 +119,9 @@ TAKEN = [
     {"type": "array", "prefixItems": [{"type": "null"}, {"type": "number"}]},
     {"type": "object", "properties": {"a b": {"type": "integer"}}, "additionalProperties": False},
     {"$ref": "#/$defs/tree", "$defs": {"tree": {"type": "array", "items": {"$ref": "#/$defs/tree"}}}},
+    {"type": "string", "default": {"$ref": "#"}, "examples": [{"$ref": []}]},
+    {"type": "array", "items": {"title": "anything", "$defs": {"a": {"$ref": "#/$defs/b"}}}, "$defs": {"b": {}}},
+    {"type": "object", "properties": {"title": {"type": "string"}, "default": {"enum": [{"items": 1}]}}},
 ]  # fmt: skip
 
 
@@ -125,9 +132,13 @@ def test_a_usual_schema_becomes_a_grammar(schema: dict[str, Any]) -> None:
 
 
 junk = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["object", "string", "#/$defs/a", "a"]),
+    st.none() | st.booleans() | st.integers(-5, 5)
+    | st.sampled_from(["object", "array", "string", "null", "uuid", "#/$defs/a", "a"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["type", "properties", "items", "anyOf", "$ref", "$defs", "enum", "required", "a", "minItems"]),
+        st.sampled_from([
+            "type", "properties", "items", "anyOf", "$ref", "$defs", "enum", "required", "a", "minItems", "const",
+            "oneOf", "prefixItems", "additionalProperties", "definitions", "default", "format", "title",
+        ]),
         inner, max_size=4,
     ),
     max_leaves=12,

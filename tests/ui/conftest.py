@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -14,7 +15,10 @@ from typing import Any
 import pytest
 from browsing import Tab
 from page_server import Page, StartPage
+from starlette.testclient import TestClient
 
+from studio.core import Studio
+from studio.ui.guard import Gate
 from toolbox import install_family, until
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -43,6 +47,26 @@ def foreign(page_plugins: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same families visible in this process."""
     monkeypatch.syspath_prepend(str(page_plugins))
     return page_plugins
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory, page_plugins: Path) -> Iterator[Studio]:
+    """An engine without a worker process, with the families of ``page_plugins``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(page_plugins))
+        with Studio(tmp_path_factory.mktemp("engine") / "home", executor="inline") as studio:
+            yield studio
+
+
+@pytest.fixture(scope="module")
+def client(studio: Studio) -> Iterator[TestClient]:
+    """The whole application over ``studio``, in this process."""
+    from studio.ui.server import build_app, hosts_of
+
+    app = build_app(studio, Gate(hosts_of("127.0.0.1", 7860)))
+    with TestClient(app, base_url="http://127.0.0.1:7860", follow_redirects=False) as client:
+        yield client
+    gc.collect()  # Gradio's event loop goes now, where its warning is expected
 
 
 @pytest.fixture(scope="session")

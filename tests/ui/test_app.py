@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +13,17 @@ from starlette.testclient import TestClient
 from studio.core import Studio
 from studio.errors import JobFailed
 from studio.events import Artefact
-from studio.ui.guard import Gate
+from studio.pipeline import Phase, Plan
+from studio.ui.fits import Forecast
 from studio.ui.house import House
 from studio.ui.i18n import words_of
-from studio.ui.server import build_app, hosts_of
 from studio.ui.tabs.make import pull_box
-from studio.ui.view import forecast_line
+from studio.ui.view import forecast_line, push, sign
+from studio.units import THIN
 from toolbox import until
 
 # Gradio leaves an event loop behind when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-ORIGIN = "http://127.0.0.1:7860"
-
-
-@pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory, page_plugins: Path) -> Iterator[Studio]:
-    """An engine without a worker process, with the families of ``page_plugins``."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(page_plugins))
-        with Studio(tmp_path_factory.mktemp("app") / "home", executor="inline") as studio:
-            yield studio
-
-
-@pytest.fixture(scope="module")
-def client(studio: Studio) -> Iterator[TestClient]:
-    app = build_app(studio, Gate(hosts_of("127.0.0.1", 7860)))
-    with TestClient(app, base_url=ORIGIN, follow_redirects=False) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +97,30 @@ def test_jobs_and_gallery_speak_both_languages(client: TestClient, painted: Arte
     assert "Recette" in live(client, f"gallery?item={painted.id}", "/fr")
 
 
+def test_a_button_is_called_by_what_it_shows() -> None:
+    assert 'aria-label="Again: The same &quot;seed&quot;"' in push("b", "Again", title='The same "seed"')
+    assert 'aria-label="1:1: 64 × 64"' in push("shape", "<i style='width:26px'></i><small>1:1</small>", title="64 × 64")
+    assert 'aria-label="Close"' in push("b icon", "×", title="Close")
+    assert 'aria-label="Copy"' in push("b icon", sign("copy"), title="Copy")
+
+
+def test_the_gallery_tells_what_was_asked_for(client: TestClient, painted: Artefact) -> None:
+    html = live(client, f"gallery?item={painted.id}")
+    assert '<p class="asked">a &lt;b&gt;barn&lt;/b&gt;' in html
+    assert f"seed {painted.recipe['seed']}" in html
+
+
+def test_what_was_deleted_is_gone_from_its_tab_too(client: TestClient, studio: Studio, painted: Artefact) -> None:
+    do(client, do="again", artefact=painted.id)
+    newest = studio.jobs.find(limit=1)[0]
+    [made] = studio.jobs.get(newest.id).result()
+    assert f"job={newest.id}" in live(client, "result?tab=image")
+    do(client, do="delete", artefact=made.id)
+    html = live(client, "result?tab=image")
+    assert f"job={newest.id}" not in html
+    assert f"studio/artefact/{painted.id}" in html
+
+
 def test_files_come_by_id_only(client: TestClient, studio: Studio, painted: Artefact) -> None:
     whole = client.get(f"/studio/artefact/{painted.id}")
     assert whole.headers["content-type"] == "image/png"
@@ -126,6 +133,25 @@ def test_files_come_by_id_only(client: TestClient, studio: Studio, painted: Arte
         assert client.get(f"/studio/thumb/{name}").status_code == 404, name
     assert client.get(f"/gradio_api/file={studio.home.database}").status_code in (403, 404)
     assert client.get("/gradio_api/file=/etc/passwd").status_code in (403, 404)
+
+
+def test_many_ask_for_one_new_thumbnail_at_once(client: TestClient, studio: Studio, painted: Artefact) -> None:
+    place = studio.made.thumbnail(painted.id)
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(10):
+            place.unlink(missing_ok=True)
+            asked = list(pool.map(lambda _: client.get(f"/studio/thumb/{painted.id}"), range(8)))
+            assert [one.status_code for one in asked] == [200] * 8
+            assert len({one.content for one in asked}) == 1
+
+
+def test_a_preview_that_came_too_late_is_nothing_and_no_fault(
+    client: TestClient, studio: Studio, painted: Artefact
+) -> None:
+    [job] = [row.id for row in studio.jobs.find(states=["done"]) if row.id in Path(painted.path).name]
+    late = client.get(f"/studio/preview/{job}?n=3")
+    assert (late.status_code, late.content) == (204, b"")
+    assert client.get("/studio/preview/no-such-job").status_code == 404
 
 
 def test_the_same_again_from_an_artefact(client: TestClient, studio: Studio, painted: Artefact) -> None:
@@ -228,6 +254,25 @@ def test_sizes_are_estimated_and_a_notice_is_told_before_a_download(studio: Stud
     assert 'data-sure="Not for &lt;everybody&gt;.' in html
 
 
+def test_what_a_tab_offers_begins_with_the_smallest_that_begins_with_words(studio: Studio) -> None:
+    house = House(studio)
+    names = [spec.id for spec in house.models("text") if studio.models.files(spec.id) is None]
+    assert names.index("starter-text") < names.index("pixtral-12b") < names.index("open-nsfw")
+    missing = [spec for spec in house.models("text") if house.chats_with(spec) and spec.id in names]
+    sizes = [spec.about_bytes for spec in missing if (house.task(spec) or "").startswith("text")]
+    assert None not in sizes
+    assert sizes == sorted(sizes)
+
+
+def test_what_a_picker_keeps_to_itself_is_nothing_to_send_a_film_to(studio: Studio) -> None:
+    house = House(studio)
+    asked_for = [one.name for one in house.files_asked_for(studio.models.get("starter-video"))]
+    assert asked_for == ["image", "last_image", "sound"]
+    assert "film" in [one.name for one in studio.fields("starter-video")]
+    assert "starter-video" in [target.model for target in house.targets.of("image/png")]
+    assert "starter-video" not in [target.model for target in house.targets.of("video/mp4")]
+
+
 def test_cards_speak_the_language(client: TestClient, studio: Studio) -> None:
     assert "Fits small cards" in live(client, "models?q=sdxl")
     french = live(client, "models?q=sdxl", "/fr")
@@ -239,8 +284,20 @@ def test_cards_speak_the_language(client: TestClient, studio: Studio) -> None:
     assert len(translated) >= 25
 
 
+def test_a_loaded_model_s_forecast_leaves_its_loading_out(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    house, say = House(studio), words_of("en")
+    phases = (Phase(name="load", seconds=60.0), Phase(name="draw", seconds=2.0))
+    forecast = Forecast("fits", Plan(model="paint", peak_ram_bytes=1, seconds=62.0, phases=phases))
+    monkeypatch.setattr(studio.queue, "note", {"loaded": [{"model": "another"}]}.get)
+    assert "1 min 2 s" in forecast_line(house, forecast, say, "paint").replace(THIN, " ")
+    monkeypatch.setattr(studio.queue, "note", {"loaded": [{"model": "paint"}]}.get)
+    line = forecast_line(house, forecast, say, "paint").replace(THIN, " ")
+    assert "2.0 s" in line and "1 min" not in line
+
+
 def test_what_does_not_fit_is_said_and_can_be_tried_anyway(client: TestClient, studio: Studio) -> None:
-    line = forecast_line(House(studio).fits.ask("paint", {"needs_gib": 1000}), words_of("en"))
+    house = House(studio)
+    line = forecast_line(house, house.fits.ask("paint", {"needs_gib": 1000}), words_of("en"), "paint")
     assert "does not fit" in line
     assert "1000" in line or "1,000" in line
     job = studio.submit("paint", prompt="much", needs_gib=1000)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import Tab, choose, jobs_of
+from browsing import Tab, choose, hold_a_picture, jobs_of, unfold
 from page_server import Page
 
 from toolbox import until
@@ -15,8 +15,8 @@ from toolbox import until
 
 def test_a_conversation_with_the_starter_model(tab: Tab, page: Page) -> None:
     shown = tab.open()
-    shown.locator("#tab-text").get_by_role("button", name="Settings").click()
-    shown.locator("#tab-text").get_by_label("Max tokens").fill("24")
+    unfold(shown.locator("#tab-text").get_by_role("button", name="Settings"))
+    shown.locator("#tab-text").get_by_label("Longest answer").fill("24")
     box = shown.locator("#chat-box textarea")
     box.fill("Say hello")
     box.press("Shift+Enter")
@@ -73,7 +73,7 @@ def test_a_reload_in_the_middle_comes_back_to_the_running_job(tab: Tab, page: Pa
     choose(shown, "image", "paint")
     form = shown.locator("#tab-image")
     form.get_by_label("Prompt").fill("a lighthouse")
-    form.get_by_role("button", name="More settings").locator("visible=true").click()
+    unfold(form.get_by_role("button", name="More settings").locator("visible=true"))
     gate = tmp_path / "go"
     form.get_by_label("Wait for").fill(str(gate))
     assert form.locator("text=Knob Tilt en").is_visible()
@@ -81,8 +81,6 @@ def test_a_reload_in_the_middle_comes_back_to_the_running_job(tab: Tab, page: Pa
     form.get_by_role("button", name="Make it").locator("visible=true").click()
     shown.wait_for_selector("#tab-image .preview")
     shown.reload()
-    shown.wait_for_selector("#chat-box textarea")
-    tab.go("image")
     shown.wait_for_selector("#tab-image .preview")
     tab.go("jobs")
     assert shown.locator(".job.running .title b").inner_text() == "a lighthouse"
@@ -106,16 +104,7 @@ def test_a_running_job_is_cancelled_in_the_list(tab: Tab, page: Page, tmp_path: 
 
 
 def test_escape_stops_a_picture(tab: Tab, page: Page, tmp_path: Path) -> None:
-    shown = tab.open()
-    tab.go("image")
-    shown.wait_for_selector("#image-model")
-    choose(shown, "image", "paint")
-    form = shown.locator("#tab-image .family:visible").filter(has=shown.locator(".p-colour"))
-    form.get_by_label("Prompt").fill("never done")
-    form.get_by_role("button", name="More settings").click()
-    form.get_by_label("Wait for").fill(str(tmp_path / "x"))
-    form.locator(".go").click()
-    shown.wait_for_selector("#tab-image .preview")
+    shown = hold_a_picture(tab, "never done", tmp_path / "x")
     shown.keyboard.press("Escape")
     shown.locator("#tab-image .shown [data-do=retry]").wait_for()
     assert jobs_of(page)[0]["state"] == "cancelled"
@@ -179,3 +168,16 @@ def test_what_a_model_writes_runs_nothing(tab: Tab, page: Page) -> None:
     assert shown.evaluate("window.hit") is None
     assert "window.hit" in shown.locator(".turn.model .prose").inner_text()
     assert tab.outside == []
+
+
+def test_a_job_that_was_set_aside_speaks_with_one_voice(tab: Tab) -> None:
+    shown = tab.open()
+    colours = shown.evaluate(
+        """() => ["state quarantined", "state failed", "trouble"].map((kind) => {
+          const one = Object.assign(document.createElement("div"), { className: kind });
+          document.querySelector(".thread-box").append(one);
+          const { color, backgroundColor } = getComputedStyle(one);
+          return `${color} ${backgroundColor}`;
+        })"""
+    )
+    assert len(set(colours)) == 1

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from page_server import StartPage
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -133,3 +138,17 @@ def test_scripts_come_from_memory_and_may_be_kept(files: TestClient) -> None:
 )
 def test_nothing_else_comes_with_them(files: TestClient, path: str) -> None:
     assert files.get(path).status_code == 404
+
+
+def test_ctrl_c_twice_in_haste_ends_a_page_that_is_open_without_a_word(start_page: StartPage) -> None:
+    page = start_page()
+    with httpx.stream("GET", f"{page.url}gradio_api/heartbeat/somebody", timeout=60) as open_page:
+        assert open_page.status_code == 200
+        for _ in range(2):
+            os.killpg(page.process.pid, signal.SIGINT)
+            time.sleep(0.2)  # the haste of a hand
+        assert page.process.wait(30) == 0
+    said = page.log.read_text()
+    assert said.startswith(f"Studio: {page.url}")
+    assert "Traceback" not in said and "ERROR" not in said, said
+    assert not (page.home / "page.json").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,12 @@ import pytest
 
 from studio.core import Studio
 from studio.errors import BadRequest, DoesNotFit, StudioError
+from studio.memory import activations
+from studio.memory.activations import Run
+from studio.pipeline import Plan
+from studio.ui import fits
 from studio.ui.fits import Fits, Verdict
+from toolbox import until
 
 
 @pytest.mark.parametrize(
@@ -29,8 +35,51 @@ def test_only_what_does_not_fit_does_not_fit(
         def refused(*_args: Any, **_params: Any) -> Any:
             raise error
 
-        monkeypatch.setattr(studio, "forecast", refused)
+        monkeypatch.setattr(studio, "foresee", refused)
         forecast = Fits(studio).ask("starter-image", {})
     assert forecast.verdict == verdict
     assert str(error) in forecast.why
     assert forecast.plan is None
+
+
+def test_lists_wait_for_no_measurement_and_one_is_made_while_no_job_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that needs a measurement is not forecast while a job runs, and holds up no other one."""
+    measuring: list[str] = []
+    running = [True]
+
+    def foresee(model: str, _params: Any, *, run: Run | None, near: bool) -> Plan:
+        assert near
+        if model == "sdxl":
+            if run is not None and run.__class__ is not partial:
+                run([])
+            measuring.append(model)
+        return Plan(model=model)
+
+    with Studio(tmp_path / "home", executor="inline") as studio:
+        monkeypatch.setattr(studio, "foresee", foresee)
+        monkeypatch.setattr(studio.jobs, "find", lambda **_: ["a job"] if running[0] else [])
+        monkeypatch.setattr(fits, "LOOK_S", 0.01)
+        seen = Fits(studio)
+        for model in ("sdxl", "starter-image"):
+            assert seen.of(model) is None
+        until("the one that needs nothing", lambda: seen.of("starter-image") is not None)
+        assert seen.of("sdxl") is None
+        assert measuring == []
+        running[0] = False
+        until("the other one", lambda: seen.of("sdxl") is not None)
+        assert measuring == ["sdxl"]
+
+
+def test_a_fresh_home_forecasts_the_whole_catalogue_without_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(activations.subprocess, "run", lambda *given, **_: started.append(given))
+    with Studio(tmp_path / "home", executor="inline") as studio:
+        seen = Fits(studio)
+        for spec in studio.models:
+            seen.of(spec.id)
+        until("all forecasts", lambda: all(seen.of(spec.id) for spec in studio.models))
+    assert started == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,3 +64,9 @@ def test_shown_values_can_be_read_again(value: Any) -> None:
     kinds = {type(None): "int", int: "int", str: "str", list: "str", dict: "json", bool: "bool"}
     field = spec(kind=kinds[type(value)], multiple=isinstance(value, list), default=None)
     assert read_value(field, show_value(field, value)) == value
+
+
+def test_our_own_components_leave_no_stub_files() -> None:
+    import studio.ui.components
+
+    assert not Path(studio.ui.components.__file__).with_suffix(".pyi").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import Tab, choose, jobs_of
+from browsing import Tab, choose, jobs_of, unfold
 from page_server import Page
 from PIL import Image
 
@@ -26,7 +26,7 @@ def form(tab: Tab) -> Iterator[Any]:
     choose(shown, "image", "starter-image")
     form = shown.locator(FORM).filter(has=shown.locator(".shape[data-shape='96x48']"))
     form.wait_for()
-    form.get_by_role("button", name="More settings").click()
+    unfold(form.get_by_role("button", name="More settings"))
     form.locator(".p-steps input, .p-steps textarea").first.fill("3")
     yield form
 
@@ -156,6 +156,11 @@ def test_a_grid_of_two_settings(form: Any, page: Page) -> None:
     table = form.page.locator("#tab-image .grid-table")
     assert table.locator("img").count() == 4
     assert [cell.inner_text() for cell in table.locator("tr").nth(1).locator("th").all()] == ["a cat"]
+    table.locator(".cell").nth(2).click()  # one of them large, with what can be done with it
+    opened = form.page.locator("#tab-image .opened")
+    opened.locator(f"[data-do=again][data-artefact='{jobs[1]['id']}-1']").wait_for()
+    form.page.keyboard.press("Escape")
+    opened.wait_for(state="detached")
     answer = form.page.request.get(page.url + sheet.get_attribute("href"))
     assert Image.open(io.BytesIO(answer.body())).width > 600
     assert form.page.locator("#tab-image .strip .tile").first.locator(".count").inner_text() == "4"
@@ -170,3 +175,28 @@ def test_a_result_is_enlarged(form: Any, page: Page) -> None:
     larger = done(form, page, count + 2)
     assert larger["model"] == "starter-upscale"
     assert picture_of(page).size == tuple(4 * side for side in picture_of(page, 1).size)
+    width, height = picture_of(page).size
+    pixels = form.page.locator(f"[data-key='{larger['id']}-0'] .pixels")
+    assert pixels.inner_text() == f"{width} × {height} px"
+
+
+def test_an_adapter_put_into_the_folder_meanwhile_is_offered(form: Any, page: Page, tab: Tab) -> None:
+    file = page.home / "loras" / "late.safetensors"
+    file.parent.mkdir(exist_ok=True)
+    assert form.locator(".adapters option[value=late]").count() == 0
+    file.write_bytes(b"")
+    tab.go("video")
+    tab.go("image")
+    form.locator(".adapters option[value=late]").wait_for(state="attached")
+    file.unlink()
+
+
+def test_the_model_chosen_last_is_kept(form: Any, tab: Tab) -> None:
+    shown = form.page
+    for chosen, own in (("paint", ".p-colour"), ("starter-image", ".shape[data-shape='96x48']")):
+        mine = shown.locator(FORM).filter(has=shown.locator(own))
+        choose(shown, "image", chosen)
+        mine.wait_for()
+        shown.reload()
+        mine.wait_for()
+        shown.wait_for_function(f"() => document.querySelector('#image-model input').value.includes('{chosen}')")

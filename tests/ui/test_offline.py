@@ -49,7 +49,7 @@ def test_every_tab_without_a_network(
     for language in ("en", "fr"):
         tab = Tab(browser, page, locale=language)
         tab.context.route("**/*", stop)
-        tab.page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        tab.page.on("console", lambda message: faults.append(_place(message)) if message.type == "error" else None)
         shown = tab.open()
         if language == "en":
             _make(tab, shown)
@@ -62,6 +62,11 @@ def test_every_tab_without_a_network(
     assert blocked == []
     assert faults == []
     assert seen.read_text() == ""
+
+
+def _place(message: Any) -> str:
+    """What the console says, and the address that it says it of."""
+    return f"{message.text} {message.location.get('url', '')}"
 
 
 def _make(tab: Tab, shown: Any) -> None:

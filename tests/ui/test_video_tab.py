@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import Tab, choose, jobs_of
+from browsing import Tab, choose, jobs_of, unfold
 from page_server import Page, StartPage
 from PIL import Image, ImageDraw
 
@@ -21,21 +21,33 @@ def box(form: Any, name: str) -> Any:
     return form.locator(f".p-{name} textarea, .p-{name} input:not([type=range])").first
 
 
-def test_a_film_section_by_section_and_a_part_of_it_again(tab: Tab, page: Page, tmp_path: Path) -> None:
+def film_form(tab: Tab) -> Any:
+    """The form of the foreign family that makes films, in the tab that is opened for it."""
     shown = tab.open()
     tab.go("video")
     shown.wait_for_selector("#video-model")
     choose(shown, "video", "film")
-    form = shown.locator("#tab-video .family:visible").filter(has=shown.locator(".shape[data-shape='64x96']"))
-    picture, gate = tmp_path / "first.png", tmp_path / "go"
-    Image.new("RGB", (64, 64), "orange").save(picture)
+    return shown.locator("#tab-video .family:visible").filter(has=shown.locator(".shape[data-shape='64x96']"))
+
+
+def orange(path: Path) -> Path:
+    Image.new("RGB", (64, 64), "orange").save(path)
+    return path
+
+
+def test_a_film_section_by_section_and_a_part_of_it_again(tab: Tab, page: Page, tmp_path: Path) -> None:
+    form = film_form(tab)
+    shown, gate = tab.page, tmp_path / "go"
+    picture = orange(tmp_path / "first.png")
     box(form, "prompt").fill("a dog runs")
     form.locator(".p-image input[type=file]").set_input_files(picture)
-    form.get_by_role("button", name="More settings").click()
+    unfold(form.get_by_role("button", name="More settings"))
     assert not form.locator(".p-film").is_visible()  # the time line shows what is made again
     box(form, "wait_for").fill(str(gate))
     blocks, words = form.locator(".section-blocks button"), form.locator("section-line input")
     assert blocks.count() == 3
+    line, length = form.locator("section-line").bounding_box(), box(form, "seconds").bounding_box()
+    assert length["y"] + length["height"] <= line["y"]  # what says how many sections there are comes first
     box(form, "seconds").fill("4.8")
     until("a fourth section", lambda: blocks.count() == 4)
     blocks.nth(2).click()
@@ -76,6 +88,36 @@ def test_a_film_section_by_section_and_a_part_of_it_again(tab: Tab, page: Page, 
     assert box(form, "from_section").input_value() == ""
 
 
+def test_a_film_whose_end_is_made_first_counts_in_the_order_of_the_film(tab: Tab, page: Page, tmp_path: Path) -> None:
+    form = film_form(tab)
+    shown, gate = tab.page, tmp_path / "go"
+    picture = orange(tmp_path / "first.png")
+    form.locator(".p-image input[type=file]").set_input_files(picture)
+    form.locator(".p-image img").wait_for()
+    unfold(form.get_by_role("button", name="More settings"))
+    box(form, "wait_for").fill(str(gate))
+    form.locator(".p-backwards input").check()
+    box(form, "seconds").fill("4.8")
+    form.locator(".go").click()
+    film, doing = shown.locator("#tab-video .film"), shown.locator("#tab-video .doing")
+    chips, told = film.locator(".chip"), film.locator(".piece-told")
+    until("the last section", lambda: chips.all_inner_texts() == ["4"])
+    assert told.inner_text() == "Section 4 of 4"
+    until("the one before it", lambda: "Section 3 of 4" in doing.inner_text())
+    kinds = doing.locator(".parts i").evaluate_all("all => all.map((one) => one.className)")
+    assert kinds == ["", "", "now", "done"]
+    Path(f"{gate}1").touch()
+    until("the one before that", lambda: chips.all_inner_texts() == ["3", "4"])
+    shown.locator("#tab-video .shown [data-do=pause]").click()
+    shown.get_by_text("Sections that are kept: 3–4 of 4").wait_for()
+    assert chips.all_inner_texts() == ["3", "4"]
+    for number in (2, 3):
+        Path(f"{gate}{number}").touch()
+    shown.locator("#tab-video .shown [data-do=resume]").click()
+    shown.locator("#tab-video .figures video").wait_for()
+    assert jobs_of(page)[0]["state"] == "done"
+
+
 def test_a_picture_goes_to_the_video_tab(tab: Tab, page: Page) -> None:
     from gradio_client import Client
 
@@ -107,9 +149,9 @@ def ask_for_a_film(shown: Any, picture: Path) -> None:
     form.locator(".p-image img").wait_for()
     box(form, "seconds").fill("3.6")
     until("three sections", lambda: form.locator(".section-blocks button").count() == 3)
-    form.get_by_role("button", name="More settings").click()
+    unfold(form.get_by_role("button", name="More settings"))
     box(form, "steps").fill("3")
-    form.get_by_role("button", name="More settings").click()
+    unfold(form.get_by_role("button", name="More settings"))
     form.locator(".go").click()
 
 
@@ -128,8 +170,6 @@ def test_a_film_survives_a_reload_and_kill_9(browser: Any, start_page: StartPage
     try:
         until("the first section plays", lambda: film.evaluate(PLAYS))
         shown.reload()
-        shown.wait_for_selector("#chat-box textarea")
-        tab.go("video")
         doing.locator("text=Section 2 of 3").wait_for()
         until("the first section plays again", lambda: film.evaluate(PLAYS))
         [job] = jobs_of(page)

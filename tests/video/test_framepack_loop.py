@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from framepack_loop import SIZE, Undecoded, asked, film, frames_of, latents_of, loaded, moving, picture
+from framepack_loop import SEED, SIZE, Undecoded, asked, film, frames_of, latents_of, loaded, moving, picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,6 +53,19 @@ def test_sections_settle_each_frame_once_and_in_order(sections: int, sampling: S
         latents = schedule.decoded(section)
         frames = (latents - 1) * schedule.factor + 1
         assert len(settled) + len(waiting) == (frames if section else len(settled) + len(waiting))
+
+
+@pytest.mark.parametrize("sampling", ["forward", "inverted"])
+@pytest.mark.parametrize("sections", [1, 2, 3, 4, 7])
+def test_the_pieces_of_a_film_show_the_sections_that_are_made(sections: int, sampling: Sampling) -> None:
+    schedule = Schedule(sections, sampling)
+    pieces: dict[int, tuple[int, int]] = {}
+    for section in range(sections):
+        for number, frames in ((section, schedule.settled(section)), (section + 1, schedule.waiting(section))):
+            if frames:
+                pieces[schedule.place(number)] = schedule.shown(frames)
+        seen = {number for first, last in pieces.values() for number in range(first, last + 1)}
+        assert seen == {schedule.place(number) + 1 for number in range(section + 1)}
 
 
 def test_a_minute_is_fifty_sections() -> None:
@@ -146,6 +160,25 @@ def test_each_distinct_prompt_is_encoded_once(model: Assembled, monkeypatch: pyt
     )
     film(loop)
     assert len(calls) == 3
+
+
+def test_what_an_earlier_film_said_is_not_encoded_again(folder: Path) -> None:
+    """With another seed and one new prompt: the film is the one that a fresh model makes."""
+    first = asked("forward", 2, prompts=("a red cat", "a dog"), steps=1)
+    second = replace(asked("forward", 2, prompts=("a dog", "a boat"), steps=1), seed=SEED + 1)
+    made, fresh, calls = loaded(folder, {}), loaded(folder, {}), list[str]()
+    for name in ("text_encoder", "text_encoder_2"):
+        made.networks[name].register_forward_pre_hook(lambda *_, name=name: calls.append(name))
+    film(Undecoded(made, first))
+    assert (calls.count("text_encoder"), calls.count("text_encoder_2")) == (2, 2)
+    loop = Undecoded(made, second)
+    again = film(loop)
+    assert loop.encode().remembered and not Undecoded(fresh, second).encode().remembered
+    assert (calls.count("text_encoder"), calls.count("text_encoder_2")) == (3, 3)
+    for one, other in zip(again, film(Undecoded(fresh, second)), strict=True):
+        assert torch.equal(one.latents, other.latents)
+    made.close()
+    fresh.close()
 
 
 def test_the_random_numbers_of_a_section_are_its_own(model: Assembled) -> None:

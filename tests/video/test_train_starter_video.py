@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from cut_training import trained
 from diffusers import AutoencoderKL, HunyuanVideoFramepackPipeline
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import train_starter_video as script
 from starter_video import captions, framewise, history, look, models, scenes
-from starter_video.stages import Settings, Stopped, Trainer
+from starter_video.stages import Settings, Trainer
 
 SHAPE = models.Shape(
     side=32, vae=(8, 8, 16), groups=4, heads=2, head=16, axes=(4, 6, 6), single=1, text_width=16, vocabulary=450, eye=8
@@ -41,23 +39,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def trained(sprites: scenes.Sprites, folder: Path, cuts: tuple[int, ...] = ()) -> Trainer:
-    """A whole run, cut after each of the given steps and resumed by a new trainer."""
-    for cut in (*cuts, -1):
-        trainer = Trainer(sprites, None, SETTINGS, folder)
-        if trainer.checkpoint.exists():
-            trainer.load()
-        else:
-            trainer.plan = dict(STEPS)
-        trainer.stop_after = cut
-        if cut < 0:
-            trainer.run()
-        else:
-            with pytest.raises(Stopped):
-                trainer.run()
-    return trainer
-
-
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     pipe = trainer.pipeline()
     names = ("vae", "transformer", "text_encoder", "text_encoder_2", "image_encoder")
@@ -66,7 +47,8 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def whole(squares: scenes.Sprites, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
-    return trained(squares, tmp_path_factory.mktemp("whole"))
+    folder = tmp_path_factory.mktemp("whole")
+    return trained(lambda: Trainer(squares, None, SETTINGS, folder), STEPS)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +57,8 @@ def scene(squares: scenes.Sprites) -> scenes.Scene:
 
 
 def test_a_resumed_run_ends_with_the_same_weights(whole: Trainer, squares: scenes.Sprites, tmp_path: Path) -> None:
-    expected, found = weights(whole), weights(trained(squares, tmp_path, cuts=(1, 5, 8, 11)))
+    cut = trained(lambda: Trainer(squares, None, SETTINGS, tmp_path), STEPS, cuts=(1, 5, 8, 11))
+    expected, found = weights(whole), weights(cut)
     assert expected.keys() == found.keys()
     assert [key for key, value in expected.items() if not torch.equal(value, found[key])] == []
 

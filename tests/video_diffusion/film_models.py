@@ -10,6 +10,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "image"))
 
+from image_models import source_of
 from image_parts import flow, seeded, t5_encoder
 from image_tokenizers import t5_tokenizer
 
@@ -83,29 +84,13 @@ def write(kind: str, folder: Path) -> Path:
     return folder
 
 
-def load(folder: Path, pipeline: str) -> Any:
-    """The bare pipeline, its weights frozen and in memory of their own (see ``image_models.load``)."""
-    import diffusers
-    import torch
-
-    pipe = getattr(diffusers, pipeline).from_pretrained(folder, local_files_only=True)
-    pipe.set_progress_bar_config(disable=True)
-    for part in pipe.components.values():
-        if isinstance(part, torch.nn.Module):
-            for parameter in part.requires_grad_(False).parameters():
-                parameter.data = parameter.data.clone()
-    return pipe
-
-
 def entry(kind: str, folder: Path) -> dict[str, Any]:
     """The entry of ``models.yaml`` by which Studio runs the model in ``folder``."""
     model = MODELS[kind]
-    parts = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    files = {"config": {"path": "model_index.json"}, **{part: {"path": f"{part}/*"} for part in parts}}
     return {
         "id": f"tiny-{kind}",
         "pipeline": "video-diffusion",
-        "source": {"folder": str(folder), "files": files, "licence": "Apache-2.0"},
+        "source": source_of(folder),
         "settings": {
             "class": model.pipeline, "size": [WIDTH, HEIGHT], "frames": model.frames, "max_frames": 33, "fps": 8,
             "steps": 3, "guidance": model.call["guidance_scale"], "max_sequence_length": 32,

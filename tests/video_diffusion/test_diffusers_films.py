@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import film_models
+import image_models
 import numpy as np
 import pytest
 import torch
@@ -22,11 +23,11 @@ from studio.catalogue import builtin_file, read_models
 from studio.film_plugin import facts
 from studio.memory import networks
 from studio.plugin import Artefact, BadRequest, Context, ModelSpec, Plan, Preview, Progress
+from studio.torch_plugin import LATENTS
 from studio_pipelines.video_diffusion import family, probes
 from studio_pipelines.video_diffusion.catalogued import settings_of, shape_names, shape_of
 from studio_pipelines.video_diffusion.family import VideoDiffusion
 from studio_pipelines.video_diffusion.params import FilmParams
-from studio_pipelines.video_diffusion.run import LATENTS
 
 KINDS = tuple(film_models.MODELS)
 
@@ -92,7 +93,7 @@ def make(one: VideoDiffusion, folder: Path, **params: Any) -> list[Any]:
 
 def bare(kind: str, folder: Path, pipeline: str | None = None, **more: Any) -> np.ndarray:
     model = film_models.MODELS[kind]
-    pipe = film_models.load(folder, pipeline or model.pipeline)
+    pipe = image_models.load(folder, pipeline or model.pipeline)
     call = {
         "prompt": PROMPT, "width": WIDTH, "height": HEIGHT, "num_frames": model.frames, "num_inference_steps": 3,
         "max_sequence_length": 32, **model.call, **more,
@@ -102,6 +103,14 @@ def bare(kind: str, folder: Path, pipeline: str | None = None, **more: Any) -> n
 
 
 STREAMED = {"precision": "fp32", "blocks": 2, "resident": 0, "disk_bytes": 1}
+
+
+def test_what_is_said_to_be_shown_is() -> None:
+    """An entry whose class runs here, against the bare pipeline, is shown at tiny size."""
+    ran = {model.pipeline for model in film_models.MODELS.values()}
+    for spec in read_models(builtin_file()):
+        if spec.pipeline == "video-diffusion":
+            assert spec.proof == ("tiny" if settings_of(spec).class_name in ran else "none")
 
 
 @pytest.mark.parametrize("streams", [False, True])
@@ -136,7 +145,11 @@ def test_frames_are_those_of_the_bare_pipeline(
     [artefact] = [event for event in events if isinstance(event, Artefact)]
     found = facts(Path(artefact.path))
     assert (found.frames, found.width, found.height, found.fps) == (len(wanted), WIDTH, HEIGHT, 8)
-    assert [event.phase for event in events if isinstance(event, Progress)][:2] == ["encode", "denoise"]
+    told = [event for event in events if isinstance(event, Progress)]
+    assert [event.phase for event in told[:3]] == ["encode", "encode", "denoise"] and not told[1].remembered
+    again = make(one, tmp_path, negative_prompt="the sea")
+    assert [event.remembered for event in again if isinstance(event, Progress) and event.phase == "encode"][-1]
+    assert np.array_equal(np.stack(written[len(wanted) :]), wanted), "words that are remembered make the same film"
     written.clear()
     make(one, tmp_path, negative_prompt="the sea")
     assert np.array_equal(np.stack(written), wanted), "the second film of a loaded model differs"
@@ -148,9 +161,11 @@ def test_a_film_that_begins_with_a_picture(
     written: list[np.ndarray],
     tmp_path: Path,
 ) -> None:
-    picture = tmp_path / "first.png"
-    Image.fromarray(np.random.default_rng(3).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)).save(picture)
-    wanted = bare("ltx", folder_of("ltx"), "LTXImageToVideoPipeline", image=Image.open(picture))
+    upright = Image.fromarray(np.random.default_rng(3).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8))
+    picture, exif = tmp_path / "first.png", Image.Exif()
+    exif[0x0112] = 6  # as a telephone keeps it: on its side, with a note of how to turn it
+    upright.transpose(Image.Transpose.ROTATE_90).save(picture, exif=exif)
+    wanted = bare("ltx", folder_of("ltx"), "LTXImageToVideoPipeline", image=upright)
     make(loaded("ltx"), tmp_path, image=picture)
     assert np.array_equal(np.stack(written), wanted)
 

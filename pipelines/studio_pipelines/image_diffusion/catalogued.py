@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from studio.plugin import BadRequest, ModelSpec, NetworkShape, read_shape
+from studio.plugin import MAX_STEPS, BadRequest, ModelSpec, Shapes
 
 from .classes import CLASSES
-from .params import MAX_STEPS
 
 MAX_PIXELS = 16_777_216
 """16 megapixels, 4096 × 4096: more is refused whatever the model."""
 
-_SHAPES = Path(__file__).parent / "shapes"
+SHAPES = Shapes(Path(__file__).parent / "shapes")
+shape_of, shape_names = SHAPES.named, SHAPES.names
 Side = Annotated[int, Field(ge=16, le=8192)]
 
 
@@ -69,21 +69,8 @@ class ImageSettings(BaseModel):
 
 
 def settings_of(spec: ModelSpec) -> ImageSettings:
-    """The checked settings of an entry; steps and guidance are those of its defaults where it names no others.
-
-    Raises ``BadRequest`` with the entry and the key.
-    """
-    own = {"steps": spec.defaults.get("steps"), "guidance": spec.defaults.get("guidance_scale")}
-    values = {**{name: value for name, value in own.items() if value is not None}, **spec.settings}
-    try:
-        settings = ImageSettings.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise BadRequest(f"The catalogue entry {spec.id}: settings.{place}: {first['msg']}.", "Mend it.") from None
-    if problem := _problem(settings):
-        raise BadRequest(f"The catalogue entry {spec.id}: {problem}.", "Mend it.")
-    return settings
+    """The checked settings of an entry; steps and guidance are those of its defaults where it names no others."""
+    return spec.checked_settings(ImageSettings, _problem, steps="steps", guidance="guidance_scale")
 
 
 def _problem(settings: ImageSettings) -> str:
@@ -98,15 +85,4 @@ def _problem(settings: ImageSettings) -> str:
     for width, height in (settings.size, *settings.buckets):
         if width % settings.multiple or height % settings.multiple or width * height > settings.max_pixels:
             return f"settings.size: {width}×{height} is not allowed by its own multiple or max_pixels"
-    unknown = [name for name in settings.networks.values() if not (_SHAPES / f"{name}.yaml").is_file()]
-    return f"settings.networks: there is no shape {unknown[0]!r}" if unknown else ""
-
-
-def shape_names() -> list[str]:
-    """The shapes that there are."""
-    return sorted(path.stem for path in _SHAPES.glob("*.yaml"))
-
-
-def shape_of(name: str) -> NetworkShape:
-    """The shape of that name. Raises ``BadRequest`` if there is none."""
-    return read_shape(_SHAPES, name)
+    return SHAPES.problem(settings.networks)

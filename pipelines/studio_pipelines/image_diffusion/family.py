@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from studio.plugin import BadRequest, Context, Event, Footprint, ModelSpec, Pipeline, Plan, Progress, StudioError
+from studio.plugin import BadRequest, Context, Event, Footprint, ModelSpec, Progress, TorchFamily, check_whole
 
 from .catalogued import settings_of
 from .classes import CLASSES
@@ -14,21 +14,25 @@ from .footprint import footprint
 from .lora import adapter_bytes, adapters_of, check_adapters, names_in
 from .params import ImageParams
 from .prompts import check_prompts, prompts_of
-from .request import check, check_whole
+from .request import check
 from .single_file import check_single_file, entry_for
 from .sizes import buckets
+
+if TYPE_CHECKING:
+    import torch
+
+    from .assemble import Assembled
 
 SAFETY_MODEL = "open-nsfw"
 
 
-class ImageDiffusion(Pipeline[ImageParams]):
+class ImageDiffusion(TorchFamily[ImageParams]):
     """Pictures from words, from pictures, and in parts of pictures."""
 
     task = "text->image"
+    makes = ("image/png",)
     Params = ImageParams
     libraries = ("torch", "diffusers", "transformers")
-
-    _model: Any = None
 
     @classmethod
     def entry_for(cls, path: Path, known: Mapping[str, ModelSpec]) -> ModelSpec | None:
@@ -42,7 +46,8 @@ class ImageDiffusion(Pipeline[ImageParams]):
     def preflight(self, params: ImageParams) -> None:
         """Steps, guidance, size, pictures and adapters are such as this model can use."""
         settings = settings_of(self.spec)
-        check_whole(params)
+        check_whole(params.image, "--image")
+        check_whole(params.mask_image, "--mask-image")
         check(params, settings, self.spec.id)
         check_single_file(self.files, settings.class_name, self.spec.id)
         denoiser = CLASSES[settings.class_name].denoiser
@@ -62,23 +67,17 @@ class ImageDiffusion(Pipeline[ImageParams]):
         stages = (stage.model_copy(update={"held_bytes": stage.held_bytes + extra}) for stage in found.stages)
         return found.model_copy(update={"stages": tuple(stages)}) if extra else found
 
-    def load(self, plan: Plan) -> None:
-        """Read the networks as planned; nothing is on the card before it is called."""
-        import torch
-
+    def assemble(self, settings: Mapping[str, Any], device: torch.device) -> Assembled:
+        """Read the networks as planned."""
         from .assemble import assemble
 
-        self.unload()
-        device = torch.device(plan.device)
-        self._model = assemble(self.files, settings_of(self.spec), plan.settings, device, cache=self.cache)
+        return assemble(self.files, settings_of(self.spec), settings, device, cache=self.cache)
 
     def generate(self, params: ImageParams, ctx: Context) -> Iterator[Event]:
         """Progress and previews while it denoises, then one PNG for each picture."""
         from studio.torch_plugin import live
 
-        model = self._model
-        if model is None:
-            raise StudioError(f"{self.spec.id} is not loaded.", "Call load() first.")
+        model = self.model
         made: list[Any] = []
         told: dict[str, Any] = {}
         try:
@@ -96,10 +95,9 @@ class ImageDiffusion(Pipeline[ImageParams]):
         from .request import ready
         from .run import Run
 
-        settings, model = settings_of(self.spec), self._model
+        settings, model = settings_of(self.spec), self.model
         request = ready(params, settings, self.spec.id)
-        kept = self.cache / "preview" / f"{self.spec.id}.json" if self.cache else None
-        previewer = Previewer(kept, self._shipped_preview())
+        previewer = Previewer.of(self.spec.id, self.cache, self.files.get("config"))
         prompts = prompts_of(
             params.prompt, params.negative_prompt, params.seed or 0, params.num_images, self._wildcards()
         )
@@ -109,7 +107,7 @@ class ImageDiffusion(Pipeline[ImageParams]):
 
         def work(emit: Callable[[Event], None]) -> None:
             run = Run(model, params, request, ctx, emit, previewer, prompts, adapters)
-            made.extend(run.pictures())
+            made.extend(run.result())
             told.update(prompts=prompts[0], lora=run.lora)
 
         return work
@@ -117,12 +115,8 @@ class ImageDiffusion(Pipeline[ImageParams]):
     def _wildcards(self) -> Path | None:
         return self.adapters.with_name("wildcards") if self.adapters is not None else None
 
-    def _shipped_preview(self) -> Path | None:
-        config = self.files.get("config")
-        return config.with_name("preview.json") if config is not None else None
-
     def _saved(self, params: ImageParams, ctx: Context, made: list[Any], told: dict[str, Any]) -> Iterator[Event]:
-        notes, checked = list(self._model.networks.notes), self._checked(params)
+        notes, checked = list(self.model.networks.notes), self._checked(params)
         for number, picture in enumerate(made):
             path = ctx.new_file("image/png")
             image, found = checked(picture)
@@ -156,23 +150,3 @@ class ImageDiffusion(Pipeline[ImageParams]):
             return apply(picture, mode, score), {"safety_score": round(score, 3)}
 
         return judged
-
-    def adapt(self, plan: Plan) -> bool:
-        """Other sizes need other numbers of resident blocks, or tiles: the weights stay where they are."""
-        return self._model is not None and self._model.adapt(plan.settings)
-
-    def park(self) -> bool:
-        """Give the card back; the weights stay in memory."""
-        if self._model is None:
-            return False
-        from .lora_attach import send_home
-
-        send_home(self._model.networks)
-        self._model.networks.release()
-        return True
-
-    def unload(self) -> None:
-        """Free all networks."""
-        model, self._model = self._model, None
-        if model is not None:
-            model.close()

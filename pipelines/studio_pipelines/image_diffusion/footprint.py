@@ -14,27 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from studio.plugin import (
-    BadRequest,
     Footprint,
     ModelSpec,
-    Network,
     NetworkShape,
     Probe,
     Stage,
     Variant,
-    networks_of_files,
-    text_bytes,
+    network_of,
+    reading,
+    whole_or_tiles,
 )
 
-from .catalogued import ImageSettings, settings_of, shape_of
+from .catalogued import SHAPES, ImageSettings, settings_of
 from .classes import CLASSES
 from .params import ImageParams
 from .request import Request, check
 
 TILES = {512: 0.01, 256: 0.03}
 """The tiles in which an autoencoder may run, in pixels, and what their seams cost in quality."""
-OVERLAP = 0.75
-"""How far a tile is from the next, in tiles: diffusers' own 0.25 of overlap."""
 REFERENCE_PIXELS = 1024 * 1024
 """To what a picture to edit is scaled down by the pipelines that edit."""
 TEMPLATE_TOKENS = 64
@@ -78,22 +75,11 @@ class Scene:
         return own + (REFERENCE_PIXELS // side**2 if self.edits else 0)
 
 
-def tile_px(variant: str) -> int | None:
-    """The tiles, in pixels, that a plan's variant of a stage means; ``None``: whole."""
-    words = variant.split()
-    return int(words[2]) if len(words) == 3 and words[2].isdecimal() else None
-
-
 def footprint(spec: ModelSpec, files: Mapping[str, Path] | None, params: ImageParams) -> Footprint:
-    """Networks and stages of a request. Raises ``BadRequest`` for what this model cannot do.
-
-    The shapes are those that the entry names; where it names none, those of the installed files.
-    """
+    """Networks and stages of a request. Raises ``BadRequest`` for what this model cannot do."""
     settings = settings_of(spec)
-    shapes = {name: shape_of(shape) for name, shape in settings.networks.items()} or networks_of_files(files or {})
     row = CLASSES[settings.class_name]
-    if not {row.denoiser, "vae"} <= set(shapes):
-        raise BadRequest(f"The size of {spec.id} is not known before it is here.", f"Run: studio models pull {spec.id}")
+    shapes = SHAPES.of(spec, settings.networks, files, (row.denoiser, "vae"))
     scene = _scene(params, settings, shapes, spec.id)
     texts = [name for name in shapes if name not in (row.denoiser, "vae")]
     stages = [_encode(number, name, shapes[name], scene) for number, name in enumerate(texts, 1)]
@@ -102,21 +88,9 @@ def footprint(spec: ModelSpec, files: Mapping[str, Path] | None, params: ImagePa
     stages.append(_denoise(row.denoiser, shapes[row.denoiser], scene))
     stages.append(_autoencode("decode", shapes["vae"], scene))
     return Footprint(
-        networks=tuple(_network_of(name, shape, settings) for name, shape in shapes.items()),
+        networks=tuple(network_of(name, shape, settings.fp32) for name, shape in shapes.items()),
         stages=tuple(stages),
         disk_bytes=spec.download_bytes or sum(2 * shape.params for shape in shapes.values()),
-    )
-
-
-def _network_of(name: str, shape: NetworkShape, settings: ImageSettings) -> Network:
-    return Network(
-        name=name,
-        params=shape.params,
-        class_name=shape.class_name,
-        blocks=shape.blocks,
-        stored="fp32" if name in settings.fp32 else "bf16",
-        streams=shape.streams,
-        quantises=shape.streams,
     )
 
 
@@ -174,12 +148,11 @@ def _encode(number: int, name: str, shape: NetworkShape, scene: Scene) -> Stage:
     tokens = _prompt_tokens(name, shape, scene)
     if not shape.class_name.startswith(("CLIP", "T5")):
         tokens += TEMPLATE_TOKENS + (SEEN_TOKENS if "VL" in shape.class_name and scene.edits else 0)
-    once = Variant(flops=2.0 * shape.params * tokens, activation_bytes=text_bytes(shape, tokens))
     return Stage(
         name="encode" if number == 1 else f"encode-{number}",
         network=name,
         calls=2 if scene.guided else 1,
-        variants=(once,),
+        variants=(reading(shape, tokens),),
     )
 
 
@@ -199,30 +172,23 @@ def _autoencode(stage: str, shape: NetworkShape, scene: Scene) -> Stage:
         shrink = min(1.0, (REFERENCE_PIXELS / (width * height)) ** 0.5)
         width, height = round(width * shrink), round(height * shrink)
     dtype = "float32" if "vae" in scene.settings.fp32 else "bfloat16"
-    probe = _vae_probe("decode" if stage == "decode" else "encode", shape, dtype)
-    variants = [Variant(name="whole", probes=(probe(width, height, scene.pictures),))]
-    for size, loss in TILES.items():
-        if max(width, height) <= size:
-            continue
-        count = ceil(width / (OVERLAP * size)) * ceil(height / (OVERLAP * size))
-        tile = probe(min(size, width), min(size, height), count * scene.pictures)
-        variants.append(Variant(name=f"tiles of {size}", loss=loss, probes=(tile,)))
+    probe = _vae_probe("decode" if stage == "decode" else "encode", shape, dtype, scene.pictures)
     item = 4 if dtype == "float32" else 2
     picture = 3 * width * height * item
     latents = _channels(shape) * (width // scene.factor) * (height // scene.factor) * item
     # Tiles with their overlap are 1.8 pictures; then rows are joined, then all: two pictures more.
     held = scene.pictures * (picture + latents) + 4 * picture
-    return Stage(name=stage, network="vae", variants=tuple(variants), held_bytes=held)
+    return Stage(name=stage, network="vae", variants=whole_or_tiles(probe, width, height, TILES), held_bytes=held)
 
 
-def _vae_probe(what: str, shape: NetworkShape, dtype: str) -> Callable[[int, int, int], Probe]:
-    """A probe of the autoencoder by width, height and how often."""
+def _vae_probe(what: str, shape: NetworkShape, dtype: str, pictures: int) -> Callable[[int, int, int], Probe]:
+    """A probe of the autoencoder by width, height and how often for each picture."""
 
     def probe(width: int, height: int, count: int) -> Probe:
         factor = _factor(shape)
         size = {"width": ceil(width / factor) * factor, "height": ceil(height / factor) * factor}
         arguments = {"config": shape.config, "class_name": shape.class_name, **size, "dtype": dtype}
-        return Probe(make=_PROBES + what, arguments=arguments, count=count)
+        return Probe(make=_PROBES + what, arguments=arguments, count=count * pictures)
 
     return probe
 

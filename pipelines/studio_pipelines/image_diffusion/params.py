@@ -6,20 +6,15 @@ the steps of a distilled one, whether it edits) is checked in ``family.ImageDiff
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from studio.plugin import Params, input_file
-
-Picture = Annotated[Path, input_file("image/png", "image/jpeg", "image/webp")]
+from studio.plugin import MAX_STEPS, PROMPT_MAX, Params, Picture, Steps
 
 MAX_SIDE = 8192
-MAX_STEPS = 150
 MAX_IMAGES = 8
 MAX_LORAS = 8
-PROMPT_MAX = 20_000
 
 Mode = Literal["auto", "text", "image", "inpaint", "outpaint", "edit"]
 SchedulerName = Literal["auto", "euler", "euler-a", "heun", "ddim", "dpm++", "dpm++-sde", "unipc", "lcm", "pndm"]
@@ -44,12 +39,12 @@ class ImageParams(Params):
     image: Picture | None = Field(
         default=None,
         description="A picture to start from (PNG, JPEG, WebP): to change, to fill in, to extend or to edit.",
-        json_schema_extra={"group": "source"},
+        json_schema_extra={"label": "Starting image", "group": "source"},
     )
     mask_image: Picture | None = Field(
         default=None,
         description="As large as the picture: white is made anew, black stays.",
-        json_schema_extra={"group": "source", "widget": "mask"},
+        json_schema_extra={"label": "Mask", "group": "source", "widget": "mask"},
     )
     mode: Mode = Field(
         default="auto",
@@ -82,21 +77,15 @@ class ImageParams(Params):
         ge=1,
         le=MAX_IMAGES,
         description="How many pictures; each has a seed of its own, counted up from the first.",
-        json_schema_extra={"group": "size"},
+        json_schema_extra={"label": "Number of images", "group": "size"},
     )
-    steps: int | None = Field(
-        default=None,
-        ge=1,
-        le=MAX_STEPS,
-        description="Denoising steps; more take longer and are finer up to a point.",
-        json_schema_extra={"group": "sampling"},
-    )
+    steps: Steps = None
     guidance_scale: float | None = Field(
         default=None,
         ge=0,
         le=50,
         description="How closely to follow the prompt.",
-        json_schema_extra={"group": "sampling"},
+        json_schema_extra={"label": "Guidance", "group": "sampling"},
     )
     scheduler: SchedulerName = Field(
         default="auto",
@@ -107,35 +96,35 @@ class ImageParams(Params):
         default=[],
         max_length=MAX_LORAS,
         description="LoRA adapters of the folder loras, as name or name:weight (safetensors only).",
-        json_schema_extra={"group": "style", "widget": "lora"},
+        json_schema_extra={"label": "LoRA", "group": "style", "widget": "lora"},
     )
     expand_left: int = Field(
         default=0,
         ge=0,
         le=4096,
         description="Outpainting: pixels to add on the left.",
-        json_schema_extra={"group": "outpaint", "unit": "px", "advanced": True},
+        json_schema_extra={"label": "Extend left", "group": "outpaint", "unit": "px", "advanced": True},
     )
     expand_top: int = Field(
         default=0,
         ge=0,
         le=4096,
         description="Outpainting: pixels to add above.",
-        json_schema_extra={"group": "outpaint", "unit": "px", "advanced": True},
+        json_schema_extra={"label": "Extend above", "group": "outpaint", "unit": "px", "advanced": True},
     )
     expand_right: int = Field(
         default=0,
         ge=0,
         le=4096,
         description="Outpainting: pixels to add on the right.",
-        json_schema_extra={"group": "outpaint", "unit": "px", "advanced": True},
+        json_schema_extra={"label": "Extend right", "group": "outpaint", "unit": "px", "advanced": True},
     )
     expand_bottom: int = Field(
         default=0,
         ge=0,
         le=4096,
         description="Outpainting: pixels to add below.",
-        json_schema_extra={"group": "outpaint", "unit": "px", "advanced": True},
+        json_schema_extra={"label": "Extend below", "group": "outpaint", "unit": "px", "advanced": True},
     )
     prompt_weighting: bool = Field(
         default=True,
@@ -148,7 +137,7 @@ class ImageParams(Params):
         ge=16,
         le=2048,
         description="The longest prompt that the text encoder reads; the model's own when left out.",
-        json_schema_extra={"group": "sampling", "unit": "tokens", "advanced": True},
+        json_schema_extra={"label": "Longest prompt", "group": "sampling", "unit": "tokens", "advanced": True},
     )
     preview_every: int = Field(
         default=5,
@@ -160,5 +149,5 @@ class ImageParams(Params):
     safety: Literal["off", "blur", "block"] = Field(
         default="off",
         description="What to do with pictures that the safety check finds unsafe.",
-        json_schema_extra={"group": "output", "advanced": True},
+        json_schema_extra={"label": "Safety check", "group": "output", "advanced": True},
     )

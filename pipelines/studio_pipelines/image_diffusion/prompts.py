@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio.plugin import BadRequest, nearest
+from studio.plugin import PROMPT_MAX, BadRequest, nearest
 
-from .params import PROMPT_MAX, ImageParams
+from .params import ImageParams
 
 STEP = 1.1
 WEIGHT_MAX = 3.0

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studio.plugin import BadRequest
+from studio.plugin import BadRequest, read_upright, shown_size
 
 from .catalogued import ImageSettings
 from .classes import CLASSES, DIFFUSION_SCHEDULERS, FLOW_SCHEDULERS, Task
@@ -87,12 +86,12 @@ def check(params: ImageParams, settings: ImageSettings, model: str) -> Request:
 
 def ready(params: ImageParams, settings: ImageSettings, model: str) -> Request:
     """The request with its pictures, at the size that is made."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     checked = check(params, settings, model)
     if params.image is None:
         return checked
-    source = ImageOps.exif_transpose(Image.open(params.image)).convert("RGB")
+    source = read_upright(params.image)
     mask = None if params.mask_image is None else Image.open(params.mask_image).convert("L")
     if checked.task == "inpaint":
         source, mask = _expanded(source, mask, params)
@@ -120,35 +119,11 @@ def _check_pictures(params: ImageParams, task: Task) -> None:
         raise BadRequest(f"The mode {params.mode} takes no mask.", "Leave out --mask-image or --mode.")
     if task == "inpaint" and params.mask_image is None and not grows:
         raise BadRequest("Filling in needs a mask.", "Give one: --mask-image FILE, white where something new is made.")
-    if params.mask_image is not None and (mask := _size_of(params.mask_image)) != (size := _size_of(params.image)):
+    mask = None if params.mask_image is None else shown_size(params.mask_image)
+    if mask is not None and (size := shown_size(params.image)) is not None and mask != size:
         raise BadRequest(
             f"The mask is {mask[0]}×{mask[1]} pixels, the picture {size[0]}×{size[1]}.", "Give a mask of that size."
         )
-
-
-def check_whole(params: ImageParams) -> None:
-    """Raises ``BadRequest`` for a picture that can only be read in part: its pixels are decoded once."""
-    from PIL import Image
-
-    for option, path in (("--image", params.image), ("--mask-image", params.mask_image)):
-        if path is None or not path.is_file():
-            continue  # the output of an earlier step, which does not exist yet
-        try:
-            with Image.open(path) as image:
-                image.load()
-        except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's decoders raise all of these
-            raise BadRequest(f"{option}: {path.name} is a broken picture.", "Give a picture that opens.") from error
-
-
-def _size_of(path: Path) -> tuple[int, int]:
-    """Width and height by the header, as the picture is shown (its EXIF orientation applied)."""
-    if not path.is_file():
-        return (0, 0)  # the output of an earlier step, which does not exist yet
-    from PIL import Image
-
-    with Image.open(path) as image:
-        turned = image.getexif().get(0x0112, 1) >= 5
-        return (image.height, image.width) if turned else image.size
 
 
 def _size(params: ImageParams, settings: ImageSettings, task: Task) -> tuple[int, int]:
@@ -158,10 +133,10 @@ def _size(params: ImageParams, settings: ImageSettings, task: Task) -> tuple[int
     """
     own = settings.size
     if params.image is not None and (params.width is None or params.height is None):
-        width, height = _size_of(params.image)
-        left, top, right, bottom = expansion_of(params)
-        width, height = width + left + right, height + top + bottom
-        if width and height:
+        found = shown_size(params.image)
+        if found is not None:
+            left, top, right, bottom = expansion_of(params)
+            width, height = found[0] + left + right, found[1] + top + bottom
             own = size_like(width, height, settings)
             best = settings.size[0] * settings.size[1]
             if task == "inpaint" and best / 2 <= width * height <= min(2.25 * best, settings.max_pixels):

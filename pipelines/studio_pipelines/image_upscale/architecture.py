@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from studio.plugin import BadRequest, ModelSpec
+from studio.plugin import ModelSpec
 
 SCALE = 4
 """What both networks enlarge by; other scales are reduced from it."""
@@ -67,9 +67,4 @@ class Architecture(BaseModel):
 
 def architecture_of(spec: ModelSpec) -> Architecture:
     """The network of a catalogue entry. ``BadRequest`` names the entry and the key."""
-    try:
-        return Architecture.model_validate(spec.settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise BadRequest(f"The catalogue entry {spec.id}: settings.{place}: {first['msg']}.", "Mend it.") from None
+    return spec.checked_settings(Architecture)

@@ -13,11 +13,7 @@ from studio.torch_plugin import is_out_of_memory
 
 from .architecture import SCALE
 from .pixels import Array, Picture
-from .tiles import Tile, grid
-
-MARGIN = 10
-"""Pixels added around the picture, the outermost ones repeated, so that its edge is not taken for a black frame; the
-reference implementation offers as many (``pre_pad``)."""
+from .tiles import MARGIN, Tile, grid
 
 SMALLEST = 16
 """A tile that has become smaller than this and still does not fit never will."""

@@ -25,7 +25,7 @@ from .architecture import COLOURS, Architecture, architecture_of
 from .ncnn import scan
 from .params import UpscaleParams
 from .pictures import Shape
-from .tiles import grid
+from .tiles import MARGIN, grid
 
 STAGE = "upscale"
 NETWORK = "upscaler"
@@ -37,6 +37,7 @@ class ImageUpscale(Pipeline[UpscaleParams]):
     """Enlarges a picture two, three or four times and draws in what is lost in enlarging."""
 
     task = "image->image"
+    makes = ("image/png",)
     Params = UpscaleParams
     libraries = ("torch", "numpy", "pillow")
 
@@ -129,13 +130,15 @@ def _sizes(network: Architecture, asked: int | None, longest: int) -> list[int]:
 
 def _variant(network: Architecture, size: int, shape: Shape, passes: int) -> Variant:
     """The probe is always a whole square of this size, so that a few probes serve all pictures; it counts as often as
-    its area goes into that of all tiles, of which most are a little smaller."""
+    its area goes into that of all tiles, and of its bytes the share counts that the largest tile has of its area."""
     side = size + 2 * network.overlap
     tiles = grid(shape.width, shape.height, size)
-    area = sum((tile.width + 2 * network.overlap) * (tile.height + 2 * network.overlap) for tile in tiles)
+    windows = [tile.widened(network.overlap, shape.width, shape.height, MARGIN) for tile in tiles]
+    areas = [window.width * window.height for window in windows]
     arguments = {"network": network.network, "depth": network.depth, "pixels": side}
-    count = max(1, round(passes * area / side**2))
-    probe = Probe(make=f"{__package__}.network:probe", arguments=arguments, count=count)
+    count = max(1, round(passes * sum(areas) / side**2))
+    share = min(1.0, max(areas) / side**2)
+    probe = Probe(make=f"{__package__}.network:probe", arguments=arguments, count=count, share=share)
     return Variant(name=f"tiles of {size}", probes=(probe,))
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from studio.plugin import Params, input_file
+from studio.plugin import Params, Picture
 
 SMALLEST_TILE, LARGEST_TILE = 32, 2048
 
@@ -15,18 +14,16 @@ SMALLEST_TILE, LARGEST_TILE = 32, 2048
 class UpscaleParams(Params):
     """The parameters of an upscaler."""
 
-    image: Annotated[Path, input_file("image/png", "image/jpeg", "image/webp")] = Field(
-        description="The picture to enlarge (PNG, JPEG, WebP); transparency is kept."
-    )
+    image: Picture = Field(description="The picture to enlarge (PNG, JPEG, WebP); transparency is kept.")
     scale: Literal[2, 3, 4] = Field(
         default=4,
         description="How many times wider and higher; the result may have 16 megapixels.",
-        json_schema_extra={"group": "size"},
+        json_schema_extra={"label": "Enlargement", "group": "size"},
     )
     tile: int | None = Field(
         default=None,
         ge=SMALLEST_TILE,
         le=LARGEST_TILE,
         description="The picture is enlarged in squares of this size; left out, what the memory allows.",
-        json_schema_extra={"group": "memory", "unit": "pixels", "advanced": True},
+        json_schema_extra={"label": "Tile size", "group": "memory", "unit": "px", "advanced": True},
     )

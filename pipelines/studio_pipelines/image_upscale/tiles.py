@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+MARGIN = 10
+"""Pixels added around the picture, the outermost ones repeated, so that its edge is not taken for a black frame; the
+reference implementation offers as many (``pre_pad``)."""
+
 
 @dataclass(frozen=True)
 class Tile:

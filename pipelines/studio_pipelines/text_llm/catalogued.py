@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from studio.plugin import BadRequest, ModelSpec
 
@@ -45,17 +45,11 @@ class Settings(BaseModel):
     sliding_pattern: int = Field(default=1, ge=1)
     global_kv_heads: int | None = Field(default=None, ge=1)
     global_head_dim: int | None = Field(default=None, ge=1)
-    file_bytes_estimate: int | None = Field(default=None, ge=1)
 
 
 def settings_of(spec: ModelSpec) -> Settings:
     """The checked settings of an entry. ``BadRequest`` names the entry and the key."""
-    try:
-        settings = Settings.model_validate(spec.settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise BadRequest(f"The catalogue entry {spec.id}: settings.{place}: {first['msg']}.", "Mend it.") from None
+    settings = spec.checked_settings(Settings)
     if settings.thinking not in ("auto", "none", *FORMATS):
         known = ", ".join(("auto", "none", *FORMATS))
         raise BadRequest(
@@ -65,12 +59,11 @@ def settings_of(spec: ModelSpec) -> Settings:
 
 
 def file_bytes(spec: ModelSpec, role: Literal["model", "mmproj"]) -> int:
-    """The size of a file that is not here: as listed, as estimated, else five bits a parameter."""
+    """The size of a file that is not here: as listed, as its network's, else five bits a parameter."""
     file = spec.source.files.get(role) if spec.source else None
     component = spec.components.get(role)
-    estimate = settings_of(spec).file_bytes_estimate if role == "model" else None
     usual = max(component.bytes.values(), default=component.params * 5 // 8) if component else 0
-    return (file.bytes if file else None) or estimate or usual
+    return (file.bytes if file else None) or usual
 
 
 def catalogued_shape(spec: ModelSpec) -> Shape:

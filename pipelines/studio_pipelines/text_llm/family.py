@@ -13,7 +13,7 @@ from studio.plugin import BadRequest, BadWeights, Budget, Context, Event, Footpr
 from .catalogued import DEFAULT_CONTEXT, catalogued_shape, settings_of
 from .gguf_file import GgufFile, read_gguf
 from .params import TextParams
-from .sizing import PICTURE_TOKENS, Choice, KvType, Shape, choose, contexts, need, shape_of
+from .sizing import PICTURE_TOKENS, Choice, KvType, Shape, choose, contexts, need, shape_of, told
 
 
 @lru_cache(maxsize=16)
@@ -44,6 +44,7 @@ class TextLLM(Pipeline[TextParams]):
     """Answers in text, JSON or thoughts; sees pictures when the model has an ``mmproj`` file."""
 
     task = "text->text"
+    makes = ("text/plain", "application/json")
     Params = TextParams
     libraries = ("llama-cpp-python",)
 
@@ -64,7 +65,7 @@ class TextLLM(Pipeline[TextParams]):
         shape = self.shape()
         context = contexts(shape, params.context)[0] if params.context else min(DEFAULT_CONTEXT, shape.trained_context)
         kv: KvType = "f16" if params.kv_cache == "auto" else params.kv_cache
-        return Footprint(phases=need(shape, Choice(context, kv, 0)).phases, disk_bytes=self.spec.download_bytes or 0)
+        return Footprint(phases=need(shape, Choice(context, kv, 0)).phases, disk_bytes=self.spec.about_bytes or 0)
 
     @property
     def _has_eyes(self) -> bool:
@@ -87,6 +88,7 @@ class TextLLM(Pipeline[TextParams]):
         choice, cost = choose(
             self.shape(), budget, asked=params.context, kv=params.kv_cache, gpu_layers=params.gpu_layers
         )
+        threads = params.threads or max(1, budget.threads)
         settings = {
             "n_ctx": choice.context,
             "n_gpu_layers": choice.gpu_layers,
@@ -94,7 +96,7 @@ class TextLLM(Pipeline[TextParams]):
             "type_v": choice.kv,
             "n_batch": choice.chunk,
             "n_ubatch": PICTURE_TOKENS if self._has_eyes else choice.chunk,
-            "n_threads": params.threads or max(1, budget.threads),
+            "n_threads": threads,
             "flash_attn": True,
         }
         return Plan(
@@ -102,9 +104,10 @@ class TextLLM(Pipeline[TextParams]):
             device="cuda" if choice.gpu_layers else "cpu",
             peak_vram_bytes=cost.vram,
             peak_ram_bytes=cost.ram,
-            disk_bytes=self.spec.download_bytes or 0,
+            disk_bytes=self.spec.about_bytes or 0,
             phases=cost.phases,
             settings=settings,
+            told=told(self.shape(), choice, threads),
         )
 
     def load(self, plan: Plan) -> None:

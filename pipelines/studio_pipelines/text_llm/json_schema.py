@@ -59,7 +59,7 @@ def _check_values(node: dict[str, Any], place: str, names: set[str]) -> None:
     for key, needed in _NEEDS.items():
         if key in node and kind != needed:
             raise ValueError(f"{place} has {key!r} but not the type {needed!r}")
-    if "$ref" in node and node["$ref"] not in names:
+    if "$ref" in node and not (isinstance(node["$ref"], str) and node["$ref"] in names):
         raise ValueError(f"{place} refers to {node['$ref']!r}; only #/$defs/NAME of the schema itself is possible")
     if node.get("format", "uuid") not in _FORMATS:
         raise ValueError(f"{place} has the format {node['format']!r}; possible are {', '.join(_FORMATS)}")
@@ -70,7 +70,10 @@ def _check_values(node: dict[str, Any], place: str, names: set[str]) -> None:
     for key in ("enum", "anyOf", "oneOf", "prefixItems", "required"):
         if key in node and (not isinstance(node[key], list) or (not node[key] and key != "required")):
             raise ValueError(f"{place} has {key!r} without a list of choices")
-    missing = [name for name in node.get("required", ()) if name not in node.get("properties", {})]
+    # The converter takes any "$ref" for a reference, wherever it stands.
+    if "$ref" in node.get("properties", {}) or any(_holds_ref(node.get(key)) for key in ("enum", "const")):
+        raise ValueError(f"{place} has '$ref' as the name of a property or within a value; only references may use it")
+    missing = [name for name in node.get("required", ()) if name not in list(node.get("properties", {}))]
     if missing:
         raise ValueError(f"{place} requires {missing[0]!r}, which is not among its properties")
     deciding = node.keys() & {"$ref", "anyOf", "oneOf", "enum", "const"}
@@ -78,6 +81,13 @@ def _check_values(node: dict[str, Any], place: str, names: set[str]) -> None:
         raise ValueError(f"{place} combines {', '.join(sorted(deciding))} with other rules; the grammar takes one")
     if "prefixItems" in node and node.keys() & {"items", "minItems", "maxItems"}:
         raise ValueError(f"{place} combines prefixItems with other rules for items; the grammar takes one")
+
+
+def _holds_ref(value: Any) -> bool:
+    """Whether a value of an answer has a member of that name."""
+    if isinstance(value, dict):
+        return "$ref" in value or any(map(_holds_ref, value.values()))
+    return isinstance(value, list) and any(map(_holds_ref, value))
 
 
 def _check_parts(node: dict[str, Any], place: str, names: set[str], depth: int) -> None:
@@ -98,30 +108,34 @@ def grammar_of(schema: dict[str, Any]) -> str:
     """The GBNF grammar of a checked schema."""
     from llama_cpp.llama_grammar import json_schema_to_gbnf
 
-    # A schema without any rule means any JSON value; the converter reads it as any object.
-    if not schema.keys() - _NOTES - {"$defs", "definitions"}:
-        schema = {"type": list(_TYPES)}
     grammar = str(json_schema_to_gbnf(json.dumps(_own_names(schema))))
     # Its strings may hold bare control characters, which JSON forbids; llama.cpp's grammars/json.gbnf says it right.
     return grammar.replace(r'char ::= [^"\\] |', r'char ::= [^"\\\x7F\x00-\x1F] |')
 
 
 def _own_names(schema: dict[str, Any]) -> dict[str, Any]:
+    """The rules of a checked schema with names of their own for its definitions; notes and what nothing can refer to
+    (definitions further inside) are left out."""
     new = {}
     for where in ("$defs", "definitions"):
         for index, name in enumerate(schema.get(where, {})):
             new[f"#/{where}/{name}"] = f"studio-{where.strip('$')}-{index}"
 
-    def renamed(node: Any) -> Any:
-        if isinstance(node, list):
-            return [renamed(part) for part in node]
-        if not isinstance(node, dict):
-            return node
-        if isinstance(node.get("$ref"), str):
+    def renamed(node: dict[str, Any]) -> dict[str, Any]:
+        if "$ref" in node:
             return {"$ref": "#/$defs/" + new[node["$ref"]]}
-        return {key: value if key in ("enum", "const") else renamed(value) for key, value in node.items()}
+        rules = {key: value for key, value in node.items() if key not in _NOTES and key not in ("$defs", "definitions")}
+        for key, value in rules.items():
+            if key == "properties":
+                rules[key] = {name: renamed(part) for name, part in value.items()}
+            elif key in ("anyOf", "oneOf", "prefixItems"):
+                rules[key] = [renamed(part) for part in value]
+            elif key in ("items", "additionalProperties") and isinstance(value, dict):
+                rules[key] = renamed(value)
+        # A schema without any rule means any JSON value; the converter reads it as any object, or not at all.
+        return rules or {"type": list(_TYPES)}
 
-    body = renamed({key: value for key, value in schema.items() if key not in ("$defs", "definitions")})
+    body = renamed(schema)
     if "$ref" in body:
         # The converter looks for definitions only beside rules that are no reference themselves.
         body = {"anyOf": [body]}
@@ -130,4 +144,4 @@ def _own_names(schema: dict[str, Any]) -> dict[str, Any]:
         for where in ("$defs", "definitions")
         for name, part in schema.get(where, {}).items()
     }
-    return dict(body)
+    return body

@@ -7,16 +7,13 @@ tell (its trained context, whether it sees) is checked in ``family.TextLLM.plan`
 from __future__ import annotations
 
 import datetime
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from studio.plugin import Params, input_file
+from studio.plugin import Params, Picture
 
 from .json_schema import check_schema
-
-Picture = Annotated[Path, input_file("image/png", "image/jpeg", "image/webp")]
 
 TEXT_MAX = 1_000_000
 TURNS_MAX = 2_000
@@ -53,7 +50,7 @@ class TextParams(Params):
         default="",
         max_length=TEXT_MAX,
         description="How the model should behave, said before the conversation.",
-        json_schema_extra={"widget": "text"},
+        json_schema_extra={"label": "System prompt", "widget": "text"},
     )
     images: list[Picture] = Field(
         default=[],
@@ -71,18 +68,18 @@ class TextParams(Params):
         ge=1,
         le=TOKENS_MAX,
         description="The longest answer, thinking included; the context limits it too.",
-        json_schema_extra={"group": "answer", "unit": "tokens"},
+        json_schema_extra={"label": "Longest answer", "group": "answer", "unit": "tokens"},
     )
     stop: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
         default=[],
         max_length=8,
         description="The answer ends before the first of these texts.",
-        json_schema_extra={"group": "answer", "advanced": True},
+        json_schema_extra={"label": "Stop sequences", "group": "answer", "advanced": True},
     )
     json_schema: Annotated[dict[str, Any] | None, AfterValidator(_schema)] = Field(
         default=None,
         description="A JSON schema; the answer is then JSON that follows it.",
-        json_schema_extra={"group": "answer", "widget": "json", "advanced": True},
+        json_schema_extra={"label": "JSON schema", "group": "answer", "widget": "json", "advanced": True},
     )
     temperature: float = Field(
         default=0.7,
@@ -96,28 +93,28 @@ class TextParams(Params):
         ge=0,
         le=1,
         description="Choose among the likeliest words that together reach this probability; 1 turns it off.",
-        json_schema_extra={"group": "sampling", "widget": "slider", "advanced": True},
+        json_schema_extra={"label": "Top-p", "group": "sampling", "widget": "slider", "advanced": True},
     )
     top_k: int = Field(
         default=40,
         ge=0,
         le=1000,
         description="Choose among this many likeliest words; 0 turns it off.",
-        json_schema_extra={"group": "sampling", "advanced": True},
+        json_schema_extra={"label": "Top-k", "group": "sampling", "advanced": True},
     )
     min_p: float = Field(
         default=0.05,
         ge=0,
         le=1,
         description="Leave out words less likely than this share of the likeliest; 0 turns it off.",
-        json_schema_extra={"group": "sampling", "widget": "slider", "advanced": True},
+        json_schema_extra={"label": "Min-p", "group": "sampling", "widget": "slider", "advanced": True},
     )
     repeat_penalty: float = Field(
         default=1.0,
         ge=0.5,
         le=2,
         description="Above 1, words among the last 64 of the answer become less likely; 1 turns it off.",
-        json_schema_extra={"group": "sampling", "advanced": True},
+        json_schema_extra={"label": "Repetition penalty", "group": "sampling", "advanced": True},
     )
     context: int | None = Field(
         default=None,
@@ -129,14 +126,14 @@ class TextParams(Params):
     kv_cache: Literal["auto", "f16", "q8_0", "q4_0"] = Field(
         default="auto",
         description="Precision of the model's working memory; q8_0 takes half of f16, q4_0 a quarter.",
-        json_schema_extra={"group": "memory", "advanced": True},
+        json_schema_extra={"label": "KV cache", "group": "memory", "advanced": True},
     )
     gpu_layers: int | None = Field(
         default=None,
         ge=0,
         le=1000,
         description="Layers on the graphics card; left out, as many as fit.",
-        json_schema_extra={"group": "memory", "unit": "layers", "advanced": True},
+        json_schema_extra={"label": "On the card", "group": "memory", "unit": "layers", "advanced": True},
     )
     threads: int | None = Field(
         default=None,

@@ -228,9 +228,12 @@ def need(shape: Shape, choice: Choice) -> Need:
     if not on_card:
         ram += shape.vision_bytes + shape.fixed_state_bytes + (0 if shape.tied else shape.output_bytes)
     weights_card = vram - sum(kv[first:]) - scratch if on_card else 0
+    # Of the token embeddings a token reads one row, of the network that sees nothing; the output matrix is read whole.
+    ends = (shape.output_bytes, 0) if on_card else (0, shape.output_bytes)
+    read = sum(shape.layer_bytes[first:]) + ends[0], sum(shape.layer_bytes[:first]) + ends[1]
     phases = (
         Phase(name="load", vram_bytes=max(0, weights_card), ram_bytes=ram - scratch),
-        Phase(name="generate", vram_bytes=vram, ram_bytes=ram),
+        Phase(name="generate", vram_bytes=vram, ram_bytes=ram, token_bytes=read),
     )
     return Need(vram, ram, phases)
 
@@ -287,6 +290,19 @@ def choices(shape: Shape, asked: int | None, kv: str, gpu_layers: int | None, ca
         yield from (Choice(length, kind, 0) for kind in kinds)
 
 
+def told(shape: Shape, choice: Choice, threads: int) -> tuple[str, ...]:
+    """The choice in words, by the names of the parameters that would change it."""
+    words = [f"context {choice.context:,} tokens", f"KV cache {choice.kv}"]
+    on_card = min(choice.gpu_layers, shape.layers)
+    if on_card:
+        words.append(
+            "all layers on the card" if on_card == shape.layers else f"{on_card} of {shape.layers} layers on the card"
+        )
+    if on_card < shape.layers:
+        words.append(f"{threads} processor thread{'s' * (threads > 1)}")
+    return tuple(words)
+
+
 def _steps(layers: int) -> list[int]:
     """Partial counts in an eighth of the layers: finer steps would reload the model as free memory wavers."""
     step = max(1, layers // 8)
@@ -303,9 +319,16 @@ def choose(shape: Shape, budget: Budget, *, asked: int | None, kv: str, gpu_laye
         cost = need(shape, choice)
         if cost.vram <= budget.vram_bytes and cost.ram <= budget.ram_bytes:
             return choice, cost
-        if least is None or cost.vram + cost.ram < least[1].vram + least[1].ram:
+        if least is None or _lacking(cost, budget) < _lacking(least[1], budget):
             least = choice, cost
     raise _refusal(shape, budget, least, asked is not None or kv != "auto" or gpu_layers is not None)
+
+
+def _lacking(cost: Need, budget: Budget) -> int:
+    """How many bytes more than there are; of a shortage on both sides the larger counts twice, as the engine counts it
+    when it looks for the nearest machine that would do."""
+    card, memory = max(0, cost.vram - budget.vram_bytes), max(0, cost.ram - budget.ram_bytes)
+    return 2 * max(card, memory) if card and memory else card + memory
 
 
 def _refusal(shape: Shape, budget: Budget, least: tuple[Choice, Need] | None, fixed: bool) -> DoesNotFit:
@@ -320,7 +343,7 @@ def _refusal(shape: Shape, budget: Budget, least: tuple[Choice, Need] | None, fi
     if fixed:
         try:
             free, _ = choose(shape, budget, asked=None, kv="auto", gpu_layers=None)
-            hint = f"It would fit with --context {free.context} --kv-cache {free.kv}, and --gpu-layers left out."
+            hint = f"What fits now: --context {free.context} --kv-cache {free.kv}, and --gpu-layers left out."
         except DoesNotFit:
             pass
     return DoesNotFit(

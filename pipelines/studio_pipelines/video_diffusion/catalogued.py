@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from studio.plugin import BadRequest, ModelSpec, NetworkShape, read_shape
+from studio.plugin import MAX_STEPS, ModelSpec, Shapes
 
 from .classes import CLASSES, PipelineClass
-from .params import MAX_SIDE, MAX_STEPS
+from .params import MAX_SIDE
 
-_SHAPES = Path(__file__).parent / "shapes"
+SHAPES = Shapes(Path(__file__).parent / "shapes")
+shape_of, shape_names = SHAPES.named, SHAPES.names
 Side = Annotated[int, Field(ge=32, le=MAX_SIDE)]
 Size = tuple[int, int]
 
@@ -46,21 +47,8 @@ class FilmSettings(BaseModel):
 
 
 def settings_of(spec: ModelSpec) -> FilmSettings:
-    """The checked settings of an entry; steps and guidance are those of its defaults where it names no others.
-
-    Raises ``BadRequest`` with the entry and the key.
-    """
-    own = {"steps": spec.defaults.get("steps"), "guidance": spec.defaults.get("guidance_scale")}
-    values = {**{name: value for name, value in own.items() if value is not None}, **spec.settings}
-    try:
-        settings = FilmSettings.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise BadRequest(f"The catalogue entry {spec.id}: settings.{place}: {first['msg']}.", "Mend it.") from None
-    if problem := _problem(settings):
-        raise BadRequest(f"The catalogue entry {spec.id}: {problem}.", "Mend it.")
-    return settings
+    """The checked settings of an entry; steps and guidance are those of its defaults where it names no others."""
+    return spec.checked_settings(FilmSettings, _problem, steps="steps", guidance="guidance_scale")
 
 
 def _problem(settings: FilmSettings) -> str:
@@ -75,15 +63,4 @@ def _problem(settings: FilmSettings) -> str:
         return (
             f"settings.frames: {settings.frames} is not one more than a multiple of {row.frames}, or above max_frames"
         )
-    unknown = [name for name in settings.networks.values() if not (_SHAPES / f"{name}.yaml").is_file()]
-    return f"settings.networks: there is no shape {unknown[0]!r}" if unknown else ""
-
-
-def shape_names() -> list[str]:
-    """The shapes that there are."""
-    return sorted(path.stem for path in _SHAPES.glob("*.yaml"))
-
-
-def shape_of(name: str) -> NetworkShape:
-    """The shape of that name. Raises ``BadRequest`` if there is none."""
-    return read_shape(_SHAPES, name)
+    return SHAPES.problem(settings.networks)

@@ -15,24 +15,22 @@ from studio.plugin import (
     BadRequest,
     Footprint,
     ModelSpec,
-    Network,
     NetworkShape,
     Probe,
     Stage,
     Variant,
-    networks_of_files,
-    text_bytes,
+    network_of,
+    reading,
+    whole_or_tiles,
 )
 
-from .catalogued import FilmSettings, settings_of, shape_of
+from .catalogued import SHAPES, FilmSettings, settings_of
 from .request import Request
 
 NETWORKS = ("text_encoder", "transformer", "vae")
 """In the order in which they run."""
 TILES = {512: 0.01, 256: 0.03, 128: 0.06}
 """The tiles in which the autoencoder may run, in pixels, and what their seams cost in quality."""
-OVERLAP = 0.75
-"""How far a tile is from the next, in tiles."""
 _AT_ONCE = {"AutoencoderKLWan": 2}
 """How many latents an autoencoder makes into frames at once, in time; the first and one more stand for all. The others
 make all of them at once."""
@@ -40,43 +38,20 @@ _PROBES = "studio_pipelines.video_diffusion.probes:"
 _BLOCKS = {"WanTransformer3DModel": "wan_block", "LTXVideoTransformer3DModel": "ltx_block"}
 
 
-def tile_px(variant: str) -> int | None:
-    """The tiles, in pixels, that a plan's variant of a stage means; ``None``: whole."""
-    words = variant.split()
-    return int(words[2]) if len(words) == 3 and words[2].isdecimal() else None
-
-
 def footprint(spec: ModelSpec, files: Mapping[str, Path] | None, request: Request) -> Footprint:
     """Networks and stages of a request. Raises ``BadRequest`` where the networks' sizes are not known."""
     settings = settings_of(spec)
-    shapes = {name: shape_of(shape) for name, shape in settings.networks.items()} or networks_of_files(files or {})
-    if missing := [name for name in NETWORKS if name not in shapes]:
-        hint = f"Run: studio models pull {spec.id}"
-        raise BadRequest(f"The size of {spec.id}'s {missing[0]} is not known before it is here.", hint)
+    shapes = SHAPES.of(spec, settings.networks, files, NETWORKS)
     words, transformer, vae = (shapes[name] for name in NETWORKS)
-    tokens = request.max_sequence_length
-    read = Variant(flops=2.0 * words.params * tokens, activation_bytes=text_bytes(words, tokens))
-    twice = 2 if request.guided else 1
+    read, twice = reading(words, request.max_sequence_length), 2 if request.guided else 1
     stages = [Stage(name="encode", network="text_encoder", calls=twice, variants=(read,))]
     if request.task == "image":
         stages.append(_autoencode("encode-image", vae, settings, request))
     stages += [_denoise(transformer, settings, request), _autoencode("decode", vae, settings, request)]
     return Footprint(
-        networks=tuple(_network(name, shapes[name], settings) for name in NETWORKS),
+        networks=tuple(network_of(name, shapes[name], settings.fp32) for name in NETWORKS),
         stages=tuple(stages),
         disk_bytes=spec.download_bytes or sum(2 * shapes[name].params for name in NETWORKS),
-    )
-
-
-def _network(name: str, shape: NetworkShape, settings: FilmSettings) -> Network:
-    return Network(
-        name=name,
-        params=shape.params,
-        class_name=shape.class_name,
-        blocks=shape.blocks,
-        stored="fp32" if name in settings.fp32 else "bf16",
-        streams=shape.streams,
-        quantises=shape.streams,
     )
 
 
@@ -124,16 +99,8 @@ def _autoencode(stage: str, shape: NetworkShape, settings: FilmSettings, request
         make = _PROBES + ("decode" if stage == "decode" else "encode")
         return Probe(make=make, arguments=arguments, count=times * pieces)
 
-    step = settings.row.factor
-    variants = [Variant(name="whole", probes=(probe(width, height, 1),))]
-    for size, loss in TILES.items():
-        if max(width, height) > size:
-            tiles = ceil(width / (OVERLAP * size)) * ceil(height / (OVERLAP * size))
-            across, down = (min(size, ceil(side / step) * step) for side in (width, height))
-            variants.append(Variant(name=f"tiles of {size}", loss=loss, probes=(probe(across, down, tiles),)))
+    variants = whole_or_tiles(probe, width, height, TILES)
     item = 4 if dtype == "float32" else 2
     film = 3 * width * height * (request.frames if stage == "decode" else 1) * item
     # Frames as they come, joined, and as tiles with their overlap; on the processor in 32 bits and in 8.
-    return Stage(
-        name=stage, network="vae", variants=tuple(variants), held_bytes=3 * film, ram_bytes=2 * film * 4 // item
-    )
+    return Stage(name=stage, network="vae", variants=variants, held_bytes=3 * film, ram_bytes=2 * film * 4 // item)

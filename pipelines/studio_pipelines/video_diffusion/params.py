@@ -5,20 +5,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
-
 from pydantic import Field
 
-from studio.plugin import Params, input_file
+from studio.film_plugin import FilmFormat, FilmSound, FramesPerSecond
+from studio.plugin import MAX_STEPS, PROMPT_MAX, Params, Picture, Steps
 
-Picture = Annotated[Path, input_file("image/png", "image/jpeg", "image/webp")]
-Sound = Annotated[Path, input_file("audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/mp4")]
-
-PROMPT_MAX = 20_000
 MAX_SECONDS = 60
 MAX_SIDE = 2048
-MAX_STEPS = 150
 
 
 class FilmParams(Params):
@@ -39,7 +32,7 @@ class FilmParams(Params):
     image: Picture | None = Field(
         default=None,
         description="A picture that the film begins with (PNG, JPEG, WebP); only for models that take one.",
-        json_schema_extra={"group": "source"},
+        json_schema_extra={"label": "First image", "group": "source"},
     )
     seconds: float | None = Field(
         default=None,
@@ -47,7 +40,7 @@ class FilmParams(Params):
         le=MAX_SECONDS,
         description="How long the film is, to the nearest number of frames that the model can make; its own when left "
         "out.",
-        json_schema_extra={"unit": "s"},
+        json_schema_extra={"label": "Length", "unit": "s"},
     )
     width: int | None = Field(
         default=None,
@@ -63,44 +56,24 @@ class FilmParams(Params):
         description="Height; the model's own when left out.",
         json_schema_extra={"group": "size", "unit": "px"},
     )
-    fps: int | None = Field(
-        default=None,
-        ge=1,
-        le=60,
-        description="Frames a second; the model's own when left out.",
-        json_schema_extra={"unit": "frames/s", "advanced": True},
-    )
-    steps: int | None = Field(
-        default=None,
-        ge=1,
-        le=MAX_STEPS,
-        description="Denoising steps; more take longer and are finer up to a point.",
-        json_schema_extra={"group": "sampling"},
-    )
+    fps: FramesPerSecond = None
+    steps: Steps = None
     guidance_scale: float | None = Field(
         default=None,
         ge=0,
         le=50,
         description="How closely to follow the prompt; above 1 each step takes twice as long.",
-        json_schema_extra={"group": "sampling"},
+        json_schema_extra={"label": "Guidance", "group": "sampling"},
     )
     max_sequence_length: int | None = Field(
         default=None,
         ge=16,
         le=512,
         description="The longest prompt that the text encoder reads; the model's own when left out.",
-        json_schema_extra={"group": "sampling", "unit": "tokens", "advanced": True},
+        json_schema_extra={"label": "Longest prompt", "group": "sampling", "unit": "tokens", "advanced": True},
     )
-    sound: Sound | None = Field(
-        default=None,
-        description="Sound to lay under the film (WAV, FLAC, MP3, OGG, M4A); cut or padded with silence to its length.",
-        json_schema_extra={"group": "output"},
-    )
-    format: Literal["mp4", "webm", "gif"] = Field(
-        default="mp4",
-        description="mp4 (H.264, the recipe inside), webm (VP9), or gif (256 colours, no sound).",
-        json_schema_extra={"group": "output"},
-    )
+    sound: FilmSound = None
+    format: FilmFormat = "mp4"
     preview_every: int = Field(
         default=5,
         ge=0,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from studio.film_plugin import MAX_GIF_FRAMES
 from studio.plugin import BadRequest
@@ -63,19 +62,6 @@ def check(params: FilmParams, settings: FilmSettings, model: str) -> Request:
 def frames_of(wanted: float, each: int) -> int:
     """The number of frames nearest to this that latents of ``each`` frames can make: one more than a multiple."""
     return max(0, round((wanted - 1) / each)) * each + 1
-
-
-def check_picture(path: Path | None) -> None:
-    """Raises ``BadRequest`` for a picture that can only be read in part: its pixels are decoded once."""
-    from PIL import Image
-
-    if path is None or not path.is_file():
-        return  # the output of an earlier step, which does not exist yet
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's decoders raise all of these
-        raise BadRequest(f"--image: {path.name} is a broken picture.", "Give a picture that opens.") from error
 
 
 def _size(params: FilmParams, settings: FilmSettings, model: str) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """Making a film again from one of its sections: the latents of finished films, kept beside the converted weights.
 
 A film is known by its content (the sha256 of its packets), so it may have been copied and renamed, and its sections may
-be let go like anything in a cache: the oldest films first, once there are ``LIMIT_BYTES`` of them.
+be let go like anything in a cache: with the film when it is deleted, and the oldest films once there are
+``LIMIT_BYTES`` of them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from studio.film_plugin import cut, packets_sha256, write_whole
-from studio.plugin import GIB, BadRequest
+from studio.plugin import GIB, BadRequest, beside_result
 
 from .kept import Kept
 from .params import VideoParams
@@ -44,18 +45,12 @@ class Beginning:
     sections: int
 
 
-def shelf(cache: Path | None) -> Path | None:
-    """The folder of finished films in a cache."""
-    return cache / "films" if cache is not None else None
-
-
 def beginning(params: VideoParams, request: FilmRequest, cache: Path | None, model: str) -> Beginning | None:
     """What stays of ``params.film``; ``None`` for a film that is new. Raises ``BadRequest`` with the way out."""
-    films = shelf(cache)
-    if params.film is None or params.from_section is None or films is None or not params.film.is_file():
+    if params.film is None or params.from_section is None or cache is None or not params.film.is_file():
         return None
     try:
-        folder = films / packets_sha256(params.film)
+        folder = beside_result(cache, packets_sha256(params.film))
     except (OSError, ValueError, ArithmeticError, LookupError) as error:
         raise BadRequest(f"--film: {params.film.name} cannot be read.", "Give a film that plays.") from error
     about = read_about(folder)
@@ -122,10 +117,9 @@ def lay_out(start: Beginning, film: Path, kept: Kept, schedule: Schedule, fps: i
 
 def put_away(film: Path, kept: Kept, about: About, cache: Path | None) -> None:
     """Move the latents of a finished film to where ``beginning`` finds them. What is there already stays."""
-    films = shelf(cache)
-    if films is None:
+    if cache is None:
         return
-    folder = films / packets_sha256(film)
+    folder = beside_result(cache, packets_sha256(film))
     if read_about(folder) is None:
         latents = [kept.latents_path(section) for section in (None, *range(about.sections))]
         if not all(path.is_file() for path in latents):
@@ -136,7 +130,7 @@ def put_away(film: Path, kept: Kept, about: About, cache: Path | None) -> None:
             path.replace(folder / path.name)
         write_whole(folder / ABOUT, json.dumps(asdict(about)).encode())
     os.utime(folder / ABOUT)
-    _prune(films, keep=folder)
+    _prune(folder)
 
 
 def read_about(folder: Path) -> About | None:
@@ -147,8 +141,8 @@ def read_about(folder: Path) -> About | None:
         return None
 
 
-def _prune(films: Path, keep: Path) -> None:
-    """Let the oldest go until the rest is small enough."""
+def _prune(keep: Path) -> None:
+    """Let the oldest films beside ``keep`` go until the rest is small enough."""
 
     def age(folder: Path) -> float:
         try:
@@ -156,8 +150,9 @@ def _prune(films: Path, keep: Path) -> None:
         except OSError:
             return 0.0
 
+    films = [folder for folder in keep.parent.iterdir() if any(folder.glob("latents-*"))]
     total = 0
-    for folder in sorted(films.iterdir(), key=age, reverse=True):
+    for folder in sorted(films, key=age, reverse=True):
         total += sum(path.stat().st_size for path in folder.iterdir())
         if total > LIMIT_BYTES and folder != keep:
             shutil.rmtree(folder, ignore_errors=True)

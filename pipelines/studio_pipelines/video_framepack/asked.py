@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from studio.film_plugin import MAX_GIF_FRAMES
-from studio.plugin import BadRequest
+from studio.plugin import BadRequest, check_whole, read_upright, shown_size
 
 from .catalogued import MULTIPLE, VideoSettings, size_for
 from .params import VideoParams
@@ -67,17 +66,9 @@ def without_words(params: VideoParams) -> VideoParams:
 
 
 def check_pictures(params: VideoParams) -> None:
-    """Raises ``BadRequest`` for a picture that can only be read in part: its pixels are decoded once."""
-    from PIL import Image
-
-    for option, path in (("--image", params.image), ("--last-image", params.last_image)):
-        if path is None or not path.is_file():
-            continue  # the output of an earlier step, which does not exist yet
-        try:
-            with Image.open(path) as image:
-                image.load()
-        except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's decoders raise all of these
-            raise BadRequest(f"{option}: {path.name} is a broken picture.", "Give a picture that opens.") from error
+    """Raises ``BadRequest`` for a picture that can only be read in part."""
+    check_whole(params.image, "--image")
+    check_whole(params.last_image, "--last-image")
 
 
 def _prompts(params: VideoParams, schedule: Schedule) -> tuple[str, ...]:
@@ -121,7 +112,7 @@ def _check_output(params: VideoParams, schedule: Schedule) -> None:
 def _size(params: VideoParams, settings: VideoSettings, model: str) -> tuple[int, int]:
     """(width, height) as asked, else the model's own that is most like the picture."""
     if params.width is None and params.height is None:
-        found = _size_of(params.image)
+        found = shown_size(params.image)
         return size_for(*found, settings) if found is not None else settings.size
     if params.width is None or params.height is None:
         raise BadRequest("Width and height belong together.", "Give both, or neither for a size like the picture's.")
@@ -139,22 +130,7 @@ def _size(params: VideoParams, settings: VideoSettings, model: str) -> tuple[int
     return width, height
 
 
-def _size_of(path: Path) -> tuple[int, int] | None:
-    """(width, height) of the picture as it is shown, by its header; ``None`` for one that does not exist yet."""
-    if not path.is_file():
-        return None
-    from PIL import Image
-
-    with Image.open(path) as image:
-        turned = image.getexif().get(0x0112, 1) >= 5
-        return (image.height, image.width) if turned else image.size
-
-
 def pictured(params: VideoParams, request: FilmRequest) -> FilmRequest:
     """The request with its pictures, upright and in RGB."""
-    from PIL import Image, ImageOps
-
-    def read(path: Path | None) -> Image.Image | None:
-        return None if path is None else ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-
-    return replace(request, image=read(params.image), last_image=read(params.last_image))
+    last = None if params.last_image is None else read_upright(params.last_image)
+    return replace(request, image=read_upright(params.image), last_image=last)

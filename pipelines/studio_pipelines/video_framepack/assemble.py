@@ -15,10 +15,9 @@ import torch
 from torch import nn
 
 from studio.plugin import BadWeights
-from studio.torch_plugin import Networks, Part, part_of
+from studio.torch_plugin import Loaded, Networks, Part, part_of, planned_tiles
 
 from .catalogued import VideoSettings
-from .footprint import tile_px
 from .stepcache import CachingTransformer
 
 NETWORKS = {
@@ -31,13 +30,11 @@ NETWORKS = {
 OTHERS = ("tokenizer", "tokenizer_2", "feature_extractor", "scheduler")
 
 
-class Assembled:
+class Assembled(Loaded[VideoSettings]):
     """A loaded model: its networks under the engine, and what needs no engine (tokenizers, scheduler)."""
 
     def __init__(self, settings: VideoSettings, networks: Networks, components: Mapping[str, Any]) -> None:
-        self.settings = settings
-        self.networks = networks
-        self.components = dict(components)
+        super().__init__(settings, networks, components)
         self.scheduler = components["scheduler"]
         self.crops_words = networks.device.type == "cuda"
         """Whether prompts are cut to their own length instead of padded and masked, as the reference does: the quickest
@@ -69,22 +66,6 @@ class Assembled:
         known = {**self.components, **self.networks}
         return HunyuanVideoFramepackPipeline(**{role: known[role] if role in names else None for role in roles})
 
-    def adapt(self, plan: Mapping[str, Any]) -> bool:
-        """Follow another plan without reading weights again, if that is possible."""
-        return self.networks.adapt(plan, _tiles(plan))
-
-    def park(self) -> None:
-        """Give the device back; the weights stay in memory."""
-        self.networks.release()
-
-    def settle(self) -> None:
-        """After a request, ended well or not: what the plan does not keep on the device goes."""
-        self.networks.settle()
-
-    def close(self) -> None:
-        self.components.clear()
-        self.networks.close()
-
 
 def assemble(
     files: Mapping[str, Path],
@@ -99,7 +80,7 @@ def assemble(
     if missing:
         raise BadWeights(f"This model's entry has no files for {', '.join(missing)}.", "Mend its catalogue entry.")
     parts = [_network(role, files[role], device) for role in (*NETWORKS, "transformer")]
-    networks = Networks(parts, plan, device, tiles=_tiles(plan), cache=cache)
+    networks = Networks(parts, plan, device, tiles=planned_tiles(plan), cache=cache)
     try:
         made = Assembled(settings, networks, {role: _other(role, files[role]) for role in OTHERS})
         _check(made)
@@ -107,12 +88,6 @@ def assemble(
         networks.close()
         raise
     return made
-
-
-def _tiles(plan: Mapping[str, Any]) -> dict[str, int | None]:
-    """The tiles that the plan's variants mean; the smallest, where reading and making frames differ."""
-    sizes = [tile_px(str(variant)) for variant in plan.get("variants", {}).values()]
-    return {"vae": min((size for size in sizes if size is not None), default=None)}
 
 
 def _network(role: str, folder: Path, device: torch.device) -> Part:

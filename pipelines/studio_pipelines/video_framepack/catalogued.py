@@ -6,13 +6,14 @@ from math import log
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from studio.plugin import BadRequest, ModelSpec, NetworkShape, read_shape
+from studio.plugin import ModelSpec, Shapes
 
 from .sections import Sampling
 
-_SHAPES = Path(__file__).parent / "shapes"
+SHAPES = Shapes(Path(__file__).parent / "shapes")
+shape_of, shape_names = SHAPES.named, SHAPES.names
 
 MULTIPLE = 16
 """Sides are multiples of 16 pixels: 8 to a latent of the published models, and 2 latents to a token."""
@@ -80,23 +81,12 @@ class VideoSettings(BaseModel):
 
 
 def settings_of(spec: ModelSpec) -> VideoSettings:
-    """The checked settings of an entry; steps and guidance are those of its defaults where it names no others.
+    """The checked settings of an entry; steps and guidance are those of its defaults where it names no others."""
+    return spec.checked_settings(VideoSettings, _problem, steps="steps", guidance="guidance_scale")
 
-    Raises ``BadRequest`` with the entry and the key.
-    """
-    own = {"steps": spec.defaults.get("steps"), "guidance": spec.defaults.get("guidance_scale")}
-    values = {**{name: value for name, value in own.items() if value is not None}, **spec.settings}
-    try:
-        settings = VideoSettings.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise BadRequest(f"The catalogue entry {spec.id}: settings.{place}: {first['msg']}.", "Mend it.") from None
-    if unknown := [name for name in settings.networks.values() if not (_SHAPES / f"{name}.yaml").is_file()]:
-        raise BadRequest(
-            f"The catalogue entry {spec.id}: settings.networks: there is no shape {unknown[0]!r}.", "Mend it."
-        )
-    return settings
+
+def _problem(settings: VideoSettings) -> str:
+    return SHAPES.problem(settings.networks)
 
 
 def size_for(width: int, height: int, settings: VideoSettings) -> Size:
@@ -105,13 +95,3 @@ def size_for(width: int, height: int, settings: VideoSettings) -> Size:
     wanted = log(width / height)
     sizes = settings.buckets or (settings.size,)
     return min(sizes, key=lambda size: abs(log(size[0] / size[1]) - wanted))
-
-
-def shape_names() -> list[str]:
-    """The shapes that there are."""
-    return sorted(path.stem for path in _SHAPES.glob("*.yaml"))
-
-
-def shape_of(name: str) -> NetworkShape:
-    """The shape of that name. Raises ``BadRequest`` if there is none."""
-    return read_shape(_SHAPES, name)

@@ -31,18 +31,27 @@ class Conditions:
     words: dict[str, Words]
     negative: Words | None
     picture: torch.Tensor
+    remembered: bool
+    """Whether an earlier film had some of these words."""
 
 
 def encode(model: Assembled, request: FilmRequest) -> Conditions:
-    """Encode each distinct prompt and the first frame. One encoder after the other, so that each may leave."""
+    """Encode each distinct prompt, unless an earlier film had it, and the first frame. One encoder after the other, so
+    that each may leave."""
     dtype = model.transformer.dtype
     asked = list(dict.fromkeys([*request.prompts, *([request.negative_prompt] if request.guided else [])]))
-    said = _words(model, asked, dtype)
+    kept = {prompt: model.remembered.get((prompt, model.crops_words), model.device) for prompt in asked}
+    said = {prompt: Words(*found) for prompt, found in kept.items() if found is not None}
+    remembered = bool(said)
+    for prompt, words in _words(model, [prompt for prompt in asked if prompt not in said], dtype).items():
+        said[prompt] = words
+        model.remembered.keep((prompt, model.crops_words), (words.embeds, words.mask, words.pooled))
     picture = _picture(model, request).to(dtype)
     return Conditions(
         {prompt: said[prompt] for prompt in request.prompts},
         said[request.negative_prompt] if request.guided else None,
         picture,
+        remembered,
     )
 
 

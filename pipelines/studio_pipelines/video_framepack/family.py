@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from studio.film_plugin import frames_of, join, write_gif, write_webm
+from studio.film_plugin import FILM_MEDIA, frames_of, join, write_gif, write_webm
 from studio.plugin import (
     BadRequest,
     Context,
@@ -15,10 +15,8 @@ from studio.plugin import (
     Footprint,
     ModelSpec,
     NoSpace,
-    Pipeline,
-    Plan,
     Progress,
-    StudioError,
+    TorchFamily,
 )
 
 from .again import About, beginning, lay_out, put_away
@@ -30,17 +28,18 @@ from .params import VideoParams
 from .request import FilmRequest
 from .space import check_space, no_space
 
-MEDIA = {"mp4": "video/mp4", "webm": "video/webm", "gif": "image/gif"}
+if TYPE_CHECKING:
+    import torch
+
+    from .assemble import Assembled
 
 
-class VideoFramepack(Pipeline[VideoParams]):
+class VideoFramepack(TorchFamily[VideoParams]):
     """Films from a picture and words, as long as one likes in constant memory; each section is kept when it is made."""
 
     task = "image->video"
     Params = VideoParams
     libraries = ("torch", "diffusers", "transformers", "av")
-
-    _model: Any = None
 
     def offers(self) -> Mapping[str, Sequence[Any]]:
         """The sizes that the model was made for, its own first."""
@@ -61,23 +60,17 @@ class VideoFramepack(Pipeline[VideoParams]):
         settings = settings_of(self.spec)
         return footprint(self.spec, self.files, asked(without_words(params), settings, self.spec.id))
 
-    def load(self, plan: Plan) -> None:
-        """Read the networks as planned; nothing is on the card before it is called."""
-        import torch
-
+    def assemble(self, settings: Mapping[str, Any], device: torch.device) -> Assembled:
+        """Read the networks as planned."""
         from .assemble import assemble
 
-        self.unload()
-        device = torch.device(plan.device)
-        self._model = assemble(self.files, settings_of(self.spec), plan.settings, device, cache=self.cache)
+        return assemble(self.files, settings_of(self.spec), settings, device, cache=self.cache)
 
     def generate(self, params: VideoParams, ctx: Context) -> Iterator[Event]:
         """Progress and a preview for each section, then the film. What an earlier attempt finished stays."""
         from studio.torch_plugin import live
 
-        model = self._model
-        if model is None:
-            raise StudioError(f"{self.spec.id} is not loaded.", "Call load() first.")
+        model = self.model
         settings = settings_of(self.spec)
         request = pictured(params, asked(params, settings, self.spec.id))
         kept = Kept(ctx.workdir, request.schedule, _identity(self.spec, params))
@@ -101,10 +94,12 @@ class VideoFramepack(Pipeline[VideoParams]):
         """The sections as a function of where their events go; it runs in a thread of its own."""
         from .filming import film
 
-        model, fps = self._model, fps_of(params, settings_of(self.spec))
+        model, fps = self.model, fps_of(params, settings_of(self.spec))
+        decode_s, denoise_s = self.planned_s("decode"), self.planned_s("denoise")
+        decoding = decode_s / denoise_s if decode_s and denoise_s else 0.0
 
         def work(emit: Callable[[Event], None]) -> None:
-            notes.extend(film(model, request, kept, fps, ctx, emit, whole))
+            notes.extend(film(model, request, kept, fps, ctx, emit, whole, decoding))
 
         return work
 
@@ -114,7 +109,7 @@ class VideoFramepack(Pipeline[VideoParams]):
         """The segments as one film, and what it takes to make a part of it again."""
         schedule, fps = request.schedule, fps_of(params, settings_of(self.spec))
         yield Progress(phase="join", done=0, total=1)
-        path, segments = ctx.new_file(MEDIA[params.format]), kept.segments()
+        path, segments = ctx.new_file(FILM_MEDIA[params.format]), kept.segments()
         try:
             if params.format == "mp4":
                 made = join(segments, path, fps, params.sound)
@@ -137,24 +132,7 @@ class VideoFramepack(Pipeline[VideoParams]):
             "sampling": schedule.sampling,
             "seed": request.seed,
         }
-        yield ctx.made(path, MEDIA[params.format], **info, **({"notes": notes} if notes else {}))
-
-    def adapt(self, plan: Plan) -> bool:
-        """Other sizes need other numbers of resident blocks, or tiles: the weights stay where they are."""
-        return self._model is not None and bool(self._model.adapt(plan.settings))
-
-    def park(self) -> bool:
-        """Give the card back; the weights stay in memory."""
-        if self._model is None:
-            return False
-        self._model.park()
-        return True
-
-    def unload(self) -> None:
-        """Free all networks."""
-        model, self._model = self._model, None
-        if model is not None:
-            model.close()
+        yield ctx.made(path, FILM_MEDIA[params.format], **info, **({"notes": notes} if notes else {}))
 
 
 def _identity(spec: ModelSpec, params: VideoParams) -> str:

@@ -22,10 +22,14 @@ Emit = Callable[[Event], None]
 
 @dataclass
 class Pace:
-    """How long things took in this run, and what is left by that measure."""
+    """How long things took in this run, and what is left by that measure.
+
+    ``decoding``: how many times as long as its denoising a section's decoding is foreseen to take, until one is seen.
+    """
 
     steps: int
     sections: int
+    decoding: float = 0.0
     denoise_s: float = 0.0
     done_steps: int = 0
     decode_s: float = 0.0
@@ -35,8 +39,9 @@ class Pace:
         """Seconds that are left of a section after ``step`` of its steps; ``None`` before the first one."""
         if not self.done_steps:
             return None
-        decode_s = self.decode_s / self.decoded if self.decoded else 0.0
-        return (self.steps - step) * self.denoise_s / self.done_steps + decode_s
+        step_s = self.denoise_s / self.done_steps
+        decode_s = self.decode_s / self.decoded if self.decoded else self.decoding * self.steps * step_s
+        return (self.steps - step) * step_s + decode_s
 
     def film_s(self, section: int, step: int) -> float | None:
         """Seconds that are left of the film within ``section``, counted from 0."""
@@ -45,17 +50,26 @@ class Pace:
 
 
 def film(
-    model: Assembled, request: FilmRequest, kept: Kept, fps: int, ctx: Context, emit: Emit, whole: int = 0
+    model: Assembled,
+    request: FilmRequest,
+    kept: Kept,
+    fps: int,
+    ctx: Context,
+    emit: Emit,
+    whole: int = 0,
+    decoding: float = 0.0,
 ) -> list[str]:
     """Make what is not made yet of all sections; afterwards ``kept.segments()`` is the film.
 
-    ``whole``: that many sections were laid out from an earlier film, with latents and segments.
+    ``whole``: that many sections were laid out from an earlier film, with latents and segments. ``decoding``: as
+    planned, for the time left (``Pace``).
 
     Returns what the engine had to change for want of memory. Raises ``NoSpace`` with the bytes that the rest needs;
     what is finished stays.
     """
     model.networks.notes.clear()
-    filming = _Filming(model, request, kept, fps, ctx, emit, Pace(request.steps, request.schedule.sections))
+    pace = Pace(request.steps, request.schedule.sections, decoding)
+    filming = _Filming(model, request, kept, fps, ctx, emit, pace)
     filming.loop = Loop(model, request, check=ctx.check, step=filming.step, keep=filming.keep)
     filming.run(whole)
     return filming.told
@@ -73,6 +87,7 @@ class _Filming:
     emit: Emit
     pace: Pace
     told: list[str] = field(default_factory=list)
+    passed_over: int = 0
     loop: Loop = field(init=False)
     _begun: float = 0.0
 
@@ -80,19 +95,26 @@ class _Filming:
         count = self.request.schedule.sections
         found = self.kept.state()
         if found is not None and found[0]:
-            what = f"section {found[0] + 1} of {count}" if found[0] < count else "joining the sections"
+            number = self.request.schedule.place(found[0]) + 1
+            what = f"section {number} of {count}" if found[0] < count else "joining the sections"
             self.emit(Note(text=f"Goes on with {what}."))
         if found is not None and found[0] == count:
             return
         self.emit(Progress(phase="encode", done=0, total=1))
-        self.loop.encode()
+        conditions = self.loop.encode()
         state = State(*found) if found is not None else self._begun_from(whole)
-        self.emit(Progress(phase="encode", done=1, total=1))
+        self.emit(Progress(phase="encode", done=1, total=1, remembered=conditions.remembered))
         while state.section < count:
             state = self._section(state)
+        if self.passed_over:
+            # Also for the forecasts, which count every step and learn nothing from a run that took fewer.
+            every = self.pace.steps * self.pace.sections
+            self.emit(Note(text=f"{self.passed_over} of {every} steps were passed over."))
 
     def _begun_from(self, whole: int) -> State:
         """The state of a film of which nothing is made, or ``whole`` sections of an earlier one."""
+        if self.request.schedule.sampling == "inverted" and self.pace.sections > 1:
+            self.emit(Note(text="The end of the film is made first, its beginning last.", usual=True))
         start = self.kept.latents(None)
         latents = [held for section in range(whole) if (held := self.kept.latents(section)) is not None]
         state = self.loop.resume(whole, latents, start) if whole else self.loop.begin(start)
@@ -107,8 +129,14 @@ class _Filming:
     def _show(self, sections: int) -> None:
         """The segments of an earlier film, in the order in which they were made."""
         for section in range(sections):
-            if self.request.schedule.settled(section):
-                self.emit(Preview(path=str(self.kept.segment_path(section)), media_type="video/mp4"))
+            if frames := self.request.schedule.settled(section):
+                self._piece(section, frames)
+
+    def _piece(self, section: int, frames: range) -> None:
+        """A segment to look at, and which sections of the film its frames are."""
+        first, last = self.request.schedule.shown(frames)
+        path = str(self.kept.segment_path(section))
+        self.emit(Preview(path=path, media_type="video/mp4", part=first, last_part=last, parts=self.pace.sections))
 
     def _section(self, state: State) -> State:
         """One section: denoised, decoded, on the disk, shown."""
@@ -122,6 +150,7 @@ class _Filming:
             if kept is not None:
                 self._decoding(section)
             made = self.loop.section(state, latents=kept)
+            self.passed_over += len(made.skipped)
             if len(made.settled):
                 write_segment(self.kept.segment_path(section), made.settled, self.fps)
             self.kept.write_state(section + 1, made.state.tensors)
@@ -133,9 +162,10 @@ class _Filming:
         self.pace.decoded += 1
         self._tell()
         self._progress("decode", section, 1, 1, self.pace.steps)
-        for number, frames in ((section, made.settled), (section + 1, made.waiting)):
-            if len(frames):
-                self.emit(Preview(path=str(self.kept.segment_path(number)), media_type="video/mp4"))
+        schedule = self.request.schedule
+        for number, frames in ((section, schedule.settled(section)), (section + 1, schedule.waiting(section))):
+            if frames:
+                self._piece(number, frames)
         return made.state
 
     # -- what the loop calls -------------------------------------------------------------------------------------
@@ -176,6 +206,7 @@ class _Filming:
                 part=section + 1,
                 parts=self.pace.sections,
                 part_eta_s=section_s,
+                backwards=self.request.schedule.sampling == "inverted",
             )
         )
 

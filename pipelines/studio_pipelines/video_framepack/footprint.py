@@ -15,26 +15,24 @@ from math import ceil
 from pathlib import Path
 
 from studio.plugin import (
-    BadRequest,
+    MIB,
     Footprint,
     ModelSpec,
-    Network,
     NetworkShape,
     Probe,
     Stage,
     Variant,
-    networks_of_files,
-    text_bytes,
+    network_of,
+    reading,
+    whole_or_tiles,
 )
 
-from .catalogued import VideoSettings, settings_of, shape_of
+from .catalogued import SHAPES, VideoSettings, settings_of
 from .request import FilmRequest
 from .sections import HISTORY, KEPT
 
 TILES = {512: 0.01, 256: 0.03, 128: 0.06}
 """The tiles in which the autoencoder may run, in pixels, and what their seams cost in quality."""
-OVERLAP = 0.75
-"""How far a tile is from the next, in tiles: the engine keeps diffusers' own quarter of overlap."""
 LATENTS_AT_ONCE, LATENTS_APART = 5, 3
 """In time the autoencoder always works in pieces: five latents at once, the next five three latents on (diffusers:
 ``tile_sample_min_num_frames`` 16 and a stride of 12, in frames)."""
@@ -43,25 +41,16 @@ TEMPLATE_TOKENS = 95
 
 NETWORKS = ("text_encoder", "text_encoder_2", "image_encoder", "transformer", "vae")
 """In the order in which they run."""
+WRITER_BYTES = 42 * MIB
+"""What the first section leaves in memory besides networks, from the second one's decoding on: PyAV with its encoder
+(27 to 28 MiB alone, at 64 to 640 pixels), and what the first decoding brought. Measured with ``starter-video``."""
 _PROBES = "studio_pipelines.video_framepack.probes:"
 
 
-def tile_px(variant: str) -> int | None:
-    """The tiles, in pixels, that a plan's variant of a stage means; ``None``: whole."""
-    words = variant.split()
-    return int(words[2]) if len(words) == 3 and words[2].isdecimal() else None
-
-
 def footprint(spec: ModelSpec, files: Mapping[str, Path] | None, request: FilmRequest) -> Footprint:
-    """Networks and stages of a request. Raises ``BadRequest`` where the networks' sizes are not known.
-
-    The shapes are those that the entry names; where it names none, those of the installed files.
-    """
+    """Networks and stages of a request. Raises ``BadRequest`` where the networks' sizes are not known."""
     settings = settings_of(spec)
-    shapes = {name: shape_of(shape) for name, shape in settings.networks.items()} or networks_of_files(files or {})
-    if missing := [name for name in NETWORKS if name not in shapes]:
-        hint = f"Run: studio models pull {spec.id}"
-        raise BadRequest(f"The size of {spec.id}'s {missing[0]} is not known before it is here.", hint)
+    shapes = SHAPES.of(spec, settings.networks, files, NETWORKS)
     stages = (
         *_words(request, settings, shapes),
         _picture(shapes["image_encoder"]),
@@ -70,20 +59,9 @@ def footprint(spec: ModelSpec, files: Mapping[str, Path] | None, request: FilmRe
         _decode(request, shapes["vae"]),
     )
     return Footprint(
-        networks=tuple(_network(name, shapes[name]) for name in NETWORKS),
+        networks=tuple(network_of(name, shapes[name]) for name in NETWORKS),
         stages=stages,
         disk_bytes=spec.download_bytes or sum(2 * shapes[name].params for name in NETWORKS),
-    )
-
-
-def _network(name: str, shape: NetworkShape) -> Network:
-    return Network(
-        name=name,
-        params=shape.params,
-        class_name=shape.class_name,
-        blocks=shape.blocks,
-        streams=shape.streams,
-        quantises=shape.streams,
     )
 
 
@@ -100,7 +78,7 @@ def _words(request: FilmRequest, settings: VideoSettings, shapes: Mapping[str, N
             name="encode" if name == "text_encoder" else "encode-2",
             network=name,
             calls=prompts,
-            variants=(_read(shapes[name], tokens),),
+            variants=(reading(shapes[name], tokens),),
         )
         for name, tokens in lengths.items()
     )
@@ -109,11 +87,7 @@ def _words(request: FilmRequest, settings: VideoSettings, shapes: Mapping[str, N
 
 def _picture(shape: NetworkShape) -> Stage:
     """What the image encoder sees: one picture, scaled to its own size, in patches."""
-    return Stage(name="encode-image", network="image_encoder", variants=(_read(shape, _patches(shape)),))
-
-
-def _read(shape: NetworkShape, tokens: int) -> Variant:
-    return Variant(flops=2.0 * shape.params * tokens, activation_bytes=text_bytes(shape, tokens))
+    return Stage(name="encode-image", network="image_encoder", variants=(reading(shape, _patches(shape)),))
 
 
 def _patches(shape: NetworkShape) -> int:
@@ -124,17 +98,16 @@ def _patches(shape: NetworkShape) -> int:
 def _first_frame(request: FilmRequest, shape: NetworkShape) -> Stage:
     """The autoencoder reads the first frame, and the last one where there is one."""
     width, height = request.width, request.height
-    variants = [Variant(name="whole", probes=(_encode_probe(shape, width, height, 1),))]
-    for size, loss in TILES.items():
-        if max(width, height) > size:
-            tiles = _tiles(width, height, size)
-            probe = _encode_probe(shape, min(size, width), min(size, height), tiles)
-            variants.append(Variant(name=f"tiles of {size}", loss=loss, probes=(probe,)))
+
+    def probe(across: int, down: int, count: int) -> Probe:
+        arguments = {"config": shape.config, "width": across, "height": down}
+        return Probe(make=_PROBES + "encode", arguments=arguments, count=count)
+
     return Stage(
         name="encode-frame",
         network="vae",
         calls=1 if request.last_image is None else 2,
-        variants=tuple(variants),
+        variants=whole_or_tiles(probe, width, height, TILES),
         held_bytes=2 * 3 * width * height * 2,
     )
 
@@ -193,12 +166,11 @@ def _decode(request: FilmRequest, shape: NetworkShape) -> Stage:
     latents = max(schedule.decoded(section) for section in range(schedule.sections))
     pieces = ceil(latents / LATENTS_APART)
     at_once = min(LATENTS_AT_ONCE, latents)
-    variants = [Variant(name="whole", probes=(_decode_probe(shape, width, height, at_once, pieces),))]
-    for size, loss in TILES.items():
-        if max(width, height) > size:
-            tiles = pieces * _tiles(width, height, size)
-            probe = _decode_probe(shape, min(size, width), min(size, height), at_once, tiles)
-            variants.append(Variant(name=f"tiles of {size}", loss=loss, probes=(probe,)))
+
+    def probe(across: int, down: int, count: int) -> Probe:
+        arguments = {"config": shape.config, "width": across, "height": down, "latents": at_once}
+        return Probe(make=_PROBES + "decode", arguments=arguments, count=pieces * count)
+
     frame = 3 * width * height * 2
     piece = (at_once - 1) * schedule.factor + 1
     frames = (latents - 1) * schedule.factor + 1
@@ -206,25 +178,12 @@ def _decode(request: FilmRequest, shape: NetworkShape) -> Stage:
     held = frame * (pieces * piece + frames + 4 * piece)
     # On the processor: as decoded and as blended, the frames that wait, before and after, and all in 8 bits.
     ram = frame * (2 * frames + 2 * schedule.overlap) + frame // 2 * (frames + schedule.overlap)
+    ram += WRITER_BYTES if schedule.sections > 1 else 0
     return Stage(
         name="decode",
         network="vae",
         rounds=schedule.sections,
-        variants=tuple(variants),
+        variants=whole_or_tiles(probe, width, height, TILES),
         held_bytes=held,
         ram_bytes=ram,
     )
-
-
-def _tiles(width: int, height: int, size: int) -> int:
-    return ceil(width / (OVERLAP * size)) * ceil(height / (OVERLAP * size))
-
-
-def _decode_probe(shape: NetworkShape, width: int, height: int, latents: int, count: int) -> Probe:
-    arguments = {"config": shape.config, "width": width, "height": height, "latents": latents}
-    return Probe(make=_PROBES + "decode", arguments=arguments, count=count)
-
-
-def _encode_probe(shape: NetworkShape, width: int, height: int, count: int) -> Probe:
-    arguments = {"config": shape.config, "width": width, "height": height}
-    return Probe(make=_PROBES + "encode", arguments=arguments, count=count)

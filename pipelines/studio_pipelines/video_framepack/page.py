@@ -19,7 +19,7 @@ _WORDS = {
     "en": {
         "title": "Time line",
         "section": "Section {n}",
-        "same": "as the description above",
+        "same": "as the prompt",
         "count": "{n} sections, {s} s of film",
         "again": "A part of a film is made again, beginning with section {n}.",
         "drop": "Make a new film instead",
@@ -29,7 +29,7 @@ _WORDS = {
     "fr": {
         "title": "Déroulement",
         "section": "Section {n}",
-        "same": "comme la description ci-dessus",
+        "same": "comme la description",
         "count": "{n} sections, {s} s de film",
         "again": "Une partie d'un film est refaite, en commençant par la section {n}.",
         "drop": "Faire plutôt un nouveau film",

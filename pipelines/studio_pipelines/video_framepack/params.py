@@ -11,17 +11,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.plugin import Params, input_file
+from studio.film_plugin import FilmFormat, FilmSound, FramesPerSecond
+from studio.plugin import MAX_STEPS, PROMPT_MAX, Params, Picture, input_file
 
-Picture = Annotated[Path, input_file("image/png", "image/jpeg", "image/webp")]
-Sound = Annotated[Path, input_file("audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/mp4")]
 Film = Annotated[Path, input_file("video/mp4")]
 
-PROMPT_MAX = 20_000
 MAX_SECONDS = 600
 MAX_SECTIONS = 600
 MAX_SIDE = 2048
-MAX_STEPS = 150
 
 
 class VideoParams(Params):
@@ -38,11 +35,11 @@ class VideoParams(Params):
         max_length=MAX_SECTIONS,
         description="What happens in each section, in the order of the film: as many as there are sections, or none; "
         "an empty one stands for the prompt.",
-        json_schema_extra={"widget": "sections"},
+        json_schema_extra={"label": "Prompts of the sections", "widget": "sections"},
     )
     image: Picture = Field(
         description="The picture that the film begins with (PNG, JPEG, WebP).",
-        json_schema_extra={"group": "source"},
+        json_schema_extra={"label": "First image", "group": "source"},
     )
     last_image: Picture | None = Field(
         default=None,
@@ -54,15 +51,9 @@ class VideoParams(Params):
         ge=0.1,
         le=MAX_SECONDS,
         description="How long the film is, to the nearest whole section.",
-        json_schema_extra={"unit": "s"},
+        json_schema_extra={"label": "Length", "unit": "s"},
     )
-    fps: int | None = Field(
-        default=None,
-        ge=1,
-        le=60,
-        description="Frames a second; the model's own when left out.",
-        json_schema_extra={"unit": "frames/s", "advanced": True},
-    )
+    fps: FramesPerSecond = None
     width: int | None = Field(
         default=None,
         ge=32,
@@ -89,14 +80,14 @@ class VideoParams(Params):
         ge=0,
         le=50,
         description="How closely to follow the prompt, as a number that the model reads (distilled guidance).",
-        json_schema_extra={"group": "sampling", "advanced": True},
+        json_schema_extra={"label": "Guidance", "group": "sampling", "advanced": True},
     )
     true_cfg_scale: float = Field(
         default=1,
         ge=1,
         le=20,
         description="True guidance: above 1 each step is computed for the negative prompt as well, in twice the time.",
-        json_schema_extra={"group": "sampling", "advanced": True},
+        json_schema_extra={"label": "True guidance", "group": "sampling", "advanced": True},
     )
     negative_prompt: str = Field(
         default="",
@@ -112,22 +103,14 @@ class VideoParams(Params):
     step_cache: Literal["off", "balanced", "fast"] = Field(
         default="off",
         description="Pass over steps that would change little: quicker, and no longer the same film.",
-        json_schema_extra={"group": "sampling"},
+        json_schema_extra={"label": "Skip steps", "group": "sampling"},
     )
-    sound: Sound | None = Field(
-        default=None,
-        description="Sound to lay under the film (WAV, FLAC, MP3, OGG, M4A); cut or padded with silence to its length.",
-        json_schema_extra={"group": "output"},
-    )
-    format: Literal["mp4", "webm", "gif"] = Field(
-        default="mp4",
-        description="mp4 (H.264, the recipe inside), webm (VP9), or gif (256 colours, no sound).",
-        json_schema_extra={"group": "output"},
-    )
+    sound: FilmSound = None
+    format: FilmFormat = "mp4"
     film: Film | None = Field(
         default=None,
         description="A finished MP4 of this model in this home, of which a part is made again: see from_section.",
-        json_schema_extra={"group": "again", "advanced": True},
+        json_schema_extra={"label": "Film to change", "group": "again", "advanced": True},
     )
     from_section: int | None = Field(
         default=None,
@@ -135,5 +118,5 @@ class VideoParams(Params):
         le=MAX_SECTIONS,
         description="Make the film again from this section on, counted from 1 as the film is played; what was made "
         "before it stays: the sections before, or those after for a model that makes the end first.",
-        json_schema_extra={"group": "again", "advanced": True},
+        json_schema_extra={"label": "Again from section", "group": "again", "advanced": True},
     )

@@ -104,6 +104,16 @@ class Schedule:
         begin = self.frames - self.overlap - section * self.new_frames
         return range(begin, begin + self.overlap)
 
+    def shown(self, frames: range) -> tuple[int, int]:
+        """Which sections, from 1 in the order of the film, these frames of it show: the first one and the last one.
+
+        Those whose middle is among them; else the one in which they lie.
+        """
+        each = self.new_frames
+        middles = [number for number in range(self.sections) if number * each + each // 2 in frames]
+        inside = min(self.sections - 1, (frames.start + frames.stop) // 2 // each)
+        return (middles[0] + 1, middles[-1] + 1) if middles else (inside + 1, inside + 1)
+
     def decoded(self, section: int) -> int:
         """How many latents are decoded for a section: its own, those of the section before, and the given picture's
         where the section touches it."""

@@ -15,7 +15,7 @@ from studio import hardware
 from studio.core import Studio
 from studio.errors import StudioError
 from studio.hardware import Hardware
-from studio.jobs.kept import worth_keeping
+from studio.jobs.kept import needed
 from studio.store.home import Home
 from studio.units import GIB, format_bytes
 
@@ -127,9 +127,7 @@ def _faults(home: Home, repair: bool) -> tuple[list[str], list[str]]:
 
 def _left_over(studio: Studio) -> list[str]:
     """Working folders whose job has ended or is not known, and of which nothing would go on."""
-    alive = {row.id for row in studio.jobs.find(states=["queued", "running"])}
-    left = [folder for folder in studio.home.work.iterdir() if folder.name not in alive]
-    return [folder.name for folder in left if not worth_keeping(studio.queue, folder)]
+    return [folder.name for folder in studio.home.work.iterdir() if not needed(studio.queue, folder)]
 
 
 def _print(facts: dict[str, Any], machine: Hardware, llama: dict[str, Any]) -> None:

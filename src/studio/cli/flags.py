@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from studio.errors import BadRequest, nearest
+from studio.errors import BadRequest, StudioError, nearest
 from studio.forms import FieldSpec
 
 _PREFIX = "param_"
@@ -61,7 +64,8 @@ def _help(field: FieldSpec) -> str:
     if field.required:
         notes.append("required")
     elif field.default not in (None, "", [], {}):
-        notes.append(f"default {field.default}")
+        default = {True: "on", False: "off"}[field.default] if isinstance(field.default, bool) else field.default
+        notes.append(f"default {default}")
     text = f"{field.description} ({'; '.join(notes)})" if notes else field.description
     return text.replace("%", "%%")
 
@@ -69,6 +73,8 @@ def _help(field: FieldSpec) -> str:
 def parse(parser: Parser, args: list[str], fields: tuple[FieldSpec, ...]) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The parsed flags, and the parameters among them as plain values (checked later, by ``forms.validate``)."""
     known, unknown = parser.parse_known_args(args)
+    if unknown and not unknown[0].startswith("-"):
+        raise BadRequest(*_strayed(unknown, fields))
     if unknown:
         flags = [option for action in parser._actions for option in action.option_strings]
         name = unknown[0].split("=")[0]
@@ -80,6 +86,28 @@ def parse(parser: Parser, args: list[str], fields: tuple[FieldSpec, ...]) -> tup
             field = by_name[key.removeprefix(_PREFIX)]
             params[field.name] = [_plain(field, item) for item in value] if field.multiple else _plain(field, value)
     return known, params
+
+
+@contextmanager
+def by_flags(fields: Iterable[FieldSpec]) -> Iterator[None]:
+    """What is wrong with a parameter is said of its flag: ``num_images is 99`` becomes ``--num-images is 99``."""
+    try:
+        yield
+    except StudioError as error:
+        names = "|".join(re.escape(field.name) for field in fields)
+        at_once = rf"^(?P<name>{names})(?=(\.\d+)? (?:is|has) |: )"
+        error.what = re.sub(at_once, lambda found: flag(found["name"]), error.what)
+        missing = rf"the parameter '(?P<name>{names})'"
+        error.what = re.sub(missing, lambda found: flag(found["name"]), error.what)
+        raise
+
+
+def _strayed(words: list[str], fields: tuple[FieldSpec, ...]) -> tuple[str, str]:
+    """Words without a flag: what stands there and what was meant, most likely the prompt."""
+    text = " ".join(itertools.takewhile(lambda word: not word.startswith("-"), words))
+    flags = [flag(field.name) for field in fields if field.required and field.kind == "str"]
+    hint = f'Did you mean {flags[0]} "{text}"?' if flags else "Give each value after its flag."
+    return f"No flag stands before {text[:60]!r}.", hint
 
 
 def _plain(field: FieldSpec, text: Any) -> Any:

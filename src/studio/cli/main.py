@@ -42,7 +42,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Show the vers
 
 @app.command(context_settings=_RAW, add_help_option=False)
 def run(context: typer.Context) -> None:
-    """Make something: studio run MODEL --prompt "..." (studio run MODEL --help lists the model's flags)."""
+    """Make something: studio run MODEL --prompt "WORDS"."""
     from studio.cli.run import run_command
 
     raise typer.Exit(run_command(context.args))
@@ -74,13 +74,13 @@ def batch(
 
 @app.command(context_settings=_RAW, add_help_option=False)
 def plan(context: typer.Context) -> None:
-    """Say what a request would take before anything is loaded: studio plan MODEL, or studio plan --batch FILE."""
+    """Say what a request would take, before anything is loaded."""
     from studio.cli.plan import plan_command
 
     raise typer.Exit(plan_command(context.args))
 
 
-@app.command()
+@app.command(short_help="Say what this machine has, and what is wrong.")
 def doctor(
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
     as_json: Json = False,
@@ -91,7 +91,7 @@ def doctor(
     raise typer.Exit(doctor_command(repair, as_json))
 
 
-@app.command()
+@app.command(short_help="Open the page in the browser.")
 def ui(
     host: Annotated[str, typer.Option(help="Where to listen; others than this machine need a password.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default: 7860, or the next free one.")] = None,
@@ -104,7 +104,7 @@ def ui(
     raise typer.Exit(ui_command(host, port, browser, password_file))
 
 
-@app.command()
+@app.command(short_help="Say what runs, what waits, what is loaded, what is free.")
 def status(as_json: Json = False) -> None:
     """Say what runs, what waits, what is loaded where, and what is free."""
     from studio.cli.status import show_status
@@ -112,7 +112,7 @@ def status(as_json: Json = False) -> None:
     show_status(as_json)
 
 
-@app.command()
+@app.command(short_help="Stop working and give the card back; nothing is lost.")
 def pause() -> None:
     """Stop working and give the card back; what was running goes back to the queue."""
     from studio.cli.status import set_pause
@@ -144,7 +144,7 @@ def models_show(model: str, as_json: Json = False) -> None:
     show_model(model, as_json)
 
 
-@models.command("pull")
+@models.command("pull", short_help="Download a model, or go on where it stopped.")
 def models_pull(
     model: str, offline: Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")] = False,
     as_json: Json = False,
@@ -163,7 +163,7 @@ def models_rm(model: str, as_json: Json = False) -> None:
     remove_model(model, as_json)
 
 
-@models.command("verify")
+@models.command("verify", short_help="Compare a model's files with their sha256.")
 def models_verify(model: str) -> None:
     """Compare every file of a model with the sha256 kept at its download."""
     from studio.cli.models import verify_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from typing import Any
@@ -10,11 +11,19 @@ from typing import Any
 import typer
 
 from studio.cli.flags import flag
-from studio.cli.show import table
+from studio.cli.show import paragraph, table
 from studio.core import Studio
 from studio.errors import StudioError
-from studio.spec import ModelSpec
+from studio.spec import ModelSpec, Source
 from studio.units import format_bytes, format_seconds
+
+PROOF = {
+    "weights": "it ran with its own weights",
+    "shape": "it ran at full size with random weights",
+    "tiny": "its classes ran at a tiny size with random weights",
+    "none": "nothing yet",
+}
+"""What ``proof`` of a catalogue entry means, in words."""
 
 
 def _row(studio: Studio, spec: ModelSpec) -> dict[str, Any]:
@@ -30,6 +39,7 @@ def _row(studio: Studio, spec: ModelSpec) -> dict[str, Any]:
         "licence": spec.licence,
         "installed": studio.models.files(spec.id) is not None,
         "bytes": studio.models.size_bytes(spec.id),
+        "about_bytes": spec.about_bytes,
         "gated": bool(spec.source and spec.source.gated),
     }
 
@@ -41,13 +51,33 @@ def list_models(as_json: bool) -> None:
         typer.echo(json.dumps(rows, indent=2))
         return
     table(
-        ("model", "makes", "size", "licence", "shown", "installed"),
+        ("model", "makes", "size", "licence", "shown", "here"),
         (
-            (row["id"], row["task"], format_bytes(row["bytes"]), row["licence"] + (" (gated)" if row["gated"] else ""),
-             row["proof"], "yes" if row["installed"] else "")
+            (row["id"], row["task"], _size(row["bytes"], row["about_bytes"], "~"), _licence(row), row["proof"],
+             "yes" if row["installed"] else "")
             for row in rows
         ),
+        wraps="licence",
     )  # fmt: skip
+    if sys.stdout.isatty():
+        seen = [word for word in PROOF if any(row["proof"] == word for row in rows)]
+        told = "; ".join(f"{word}: {PROOF[word]}" for word in seen)
+        paragraph(f"\nshown, by this project on its own machines: {told}.", "")
+        paragraph(
+            "here: installed on this machine. More of one, and its whole licence: studio models show MODEL; what it "
+            "would take: studio plan MODEL --vram 8", "",
+        )  # fmt: skip
+
+
+def _licence(row: dict[str, Any]) -> str:
+    """The licence's name up to the first remark on it; ``models show`` and ``--json`` have all of it."""
+    name = re.split(r"[,;]| \(", row["licence"], maxsplit=1)[0]
+    more = " …" if name != row["licence"] else ""
+    return f"{name}{more}{' (gated)' if row['gated'] else ''}"
+
+
+def _size(known: int | None, about: int | None, roughly: str = "about ") -> str:
+    return f"{roughly}{format_bytes(about)}" if known is None and about else format_bytes(known)
 
 
 def show_model(model: str, as_json: bool) -> None:
@@ -62,22 +92,35 @@ def show_model(model: str, as_json: bool) -> None:
         return
     typer.echo(f"{spec.id}  ({row['task']}, family {spec.pipeline})")
     if spec.card:
-        typer.echo(
-            f"  {spec.card.good_at}\n  Limits: {spec.card.limits}\n  Languages: {', '.join(spec.card.languages)}"
-        )
+        paragraph(spec.card.good_at)
+        paragraph(f"Limits: {spec.card.limits}")
+        paragraph(f"Languages: {', '.join(spec.card.languages)}")
     if spec.source:
-        place = spec.source.repo or spec.source.pypi or spec.source.folder
-        gated = ", gated: accept its licence on the hub first" if spec.source.gated else ""
-        typer.echo(f"  From {place}, licence {spec.licence}{gated}")
-        for role, file in spec.source.files.items():
-            place = f"{file.repo}: " if file.repo else ""
-            typer.echo(f"  {role}: {place}{file.path}  {format_bytes(file.bytes)}")
-        if spec.source.notice:
-            typer.echo(f"  Notice: {spec.source.notice}")
-    state = "installed" if row["installed"] else f"not installed; studio models pull {spec.id}"
-    typer.echo(f"  Shown by this project: {spec.proof}. {state[0].upper()}{state[1:]}.")
-    typer.echo("  Parameters: " + " ".join(flag(field.name) for field in fields))
-    typer.echo(f"  See: studio run {spec.id} --help")
+        _show_source(spec, spec.source)
+    size = _size(row["bytes"], row["about_bytes"])
+    state = f"Installed, {size}." if row["installed"] else f"Not installed, {size}: studio models pull {spec.id}"
+    paragraph(f"Shown by this project: {PROOF[spec.proof]}.")
+    paragraph(state)
+    paragraph("Parameters: " + " ".join(flag(field.name) for field in fields))
+    paragraph(f"See: studio run {spec.id} --help; what it would take: studio plan {spec.id} --vram 8")
+
+
+def _show_source(spec: ModelSpec, source: Source) -> None:
+    """Where it comes from, under which licence, and its files. Those whose size only the hub knows are one line."""
+    inside = f"the package {source.package}" if source.package else None
+    gated = ", gated: accept its licence on the hub first" if source.gated else ""
+    paragraph(f"From {source.repo or source.pypi or source.folder or inside}, licence {spec.licence}{gated}")
+    unknown: dict[str, list[str]] = {}
+    for role, file in source.files.items():
+        place = f"{file.repo}: {file.path}" if file.repo else file.path
+        if file.bytes is None:
+            unknown.setdefault(f"Parts from {file.repo}" if file.repo else "Parts", []).append(role)
+        else:
+            paragraph(f"{role}: {place}  {format_bytes(file.bytes)}")
+    for where, roles in unknown.items():
+        paragraph(f"{where}: {', '.join(roles)}")
+    if source.notice:
+        paragraph(f"Notice: {source.notice}")
 
 
 def pull_model(model: str, offline: bool, as_json: bool) -> None:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
-from studio.cli.flags import Parser, add_fields, parse
+from studio.cli.flags import Parser, add_fields, by_flags, parse
+from studio.cli.output import fitted
 from studio.cli.show import JsonLines, Listener, Terminal
 from studio.core import EXECUTORS, Studio
-from studio.errors import BadRequest
+from studio.errors import BadRequest, StudioError
 from studio.events import Artefact
 from studio.handles import Job
 from studio.store.artefacts import export
+from studio.units import format_seconds
 
 PERSON_WAITS = 10
 """The priority of ``studio run``: somebody looks at the screen, so it goes before batches."""
+
+WORTH_SAYING_S = 20.0
+"""A job that is foreseen to take so long says so when it is queued."""
 
 _USAGE = "Make something with a model. MODEL comes first; its parameters are flags."
 
@@ -44,16 +50,36 @@ def run_command(args: list[str]) -> int:
         options, given = parse(parser, args, fields)
         params = {**recipe.get("params", {}), **given}
         if options.output:
-            _check_output(Path(options.output))
-        job = studio.submit(
-            model,
-            priority=PERSON_WAITS,
-            idempotency_key=options.idempotency_key,
-            run_anyway=options.run_anyway,
-            **params,
-        )
+            makes = studio.family(studio.catalogue.get(model)).makes
+            params = fitted(Path(options.output), model, makes, fields, params)
+        with by_flags(fields):
+            job = studio.submit(
+                model,
+                priority=PERSON_WAITS,
+                idempotency_key=options.idempotency_key,
+                run_anyway=options.run_anyway,
+                **params,
+            )
+        if sys.stderr.isatty() and not options.json and (said := foretold(studio, model, params)):
+            typer.echo(f"studio: {said}", err=True)
         expected = recipe.get("content_sha256") if not given else None
         return _follow(studio, job, options.output, JsonLines() if options.json else Terminal(), expected)
+
+
+def foretold(studio: Studio, model: str, params: dict[str, Any]) -> str:
+    """What a longer job will take, once it is queued; nothing of one that is over soon, or where it is not known."""
+
+    def unmeasured(probes: object) -> NoReturn:
+        raise StudioError("Nobody waits for measuring here: the job measures for itself.")
+
+    try:
+        plan = studio.foresee(model, params, run=unmeasured, near=True)
+    except StudioError:  # the job says itself what is wrong
+        return ""
+    if not plan.fits or plan.seconds is None or plan.seconds < WORTH_SAYING_S:
+        return ""
+    rough = "" if not plan.estimated else ", roughly"
+    return f"this takes about {format_seconds(plan.seconds)}{rough}; what for: studio plan {model}"
 
 
 def _parser(model: str | None) -> Parser:
@@ -62,7 +88,12 @@ def _parser(model: str | None) -> Parser:
     if model:
         parser.add_argument("model", metavar="MODEL", help="see: studio models list")
     request = parser.add_argument_group("request")
-    request.add_argument("-o", "--output", metavar="FILE", help="also put the result here, its recipe beside it")
+    request.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="also put the result here, its recipe beside it; its suffix chooses the format where there is a choice",
+    )
     request.add_argument("--json", action="store_true", help="events as JSON lines on standard output")
     request.add_argument("--like", metavar="FILE", help="make FILE again from its recipe; flags change parameters")
     request.add_argument("--idempotency-key", metavar="KEY", help="asking again with the same key gives the same job")
@@ -70,11 +101,6 @@ def _parser(model: str | None) -> Parser:
     request.add_argument("--executor", choices=sorted(EXECUTORS), default="worker", help="default: worker")
     request.add_argument("-h", "--help", action="store_true", help="show this")
     return parser
-
-
-def _check_output(path: Path) -> None:
-    if path.is_dir() or (path.parent.exists() and not path.parent.is_dir()):
-        raise BadRequest(f"{path} cannot be written: it is a folder, or lies below a file.", "Name a file.")
 
 
 def _follow(studio: Studio, job: Job, output: str | None, listener: Listener, expected: str | None) -> int:

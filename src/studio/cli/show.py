@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+_BETWEEN = 3
+"""Columns between two of a table."""
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
 
@@ -169,8 +172,12 @@ def _line(parts: list[str], colour: bool) -> str:
     return f"{DIM}{text}{PLAIN}" if colour else text
 
 
-def table(headers: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """A plain table on standard output, as wide as the terminal; in a pipe every value is whole on one line."""
+def table(headers: Iterable[str], rows: Iterable[Iterable[Any]], *, wraps: str = "", least: int = 0) -> None:
+    """A plain table on standard output, as wide as the terminal; in a pipe every value is whole on one line.
+
+    ``wraps``: the column that gives way in a narrow terminal, while all others stay on one line; where it would be
+    narrower than ``least`` it is left out, and a line says so.
+    """
     import io
 
     from rich import box
@@ -181,10 +188,35 @@ def table(headers: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     buffer = io.StringIO()
     width = shutil.get_terminal_size().columns if terminal else 400
     console = Console(file=buffer, width=width, force_terminal=terminal)
+    names, lines = list(headers), [[str(value) for value in row] for row in rows]
+    without = bool(wraps) and _left(names, lines, wraps, width) < least
+    kept = [number for number, name in enumerate(names) if not (without and name == wraps)]
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for header in headers:
-        shown.add_column(header, overflow="fold")
-    for row in rows:
-        shown.add_row(*(str(value) for value in row))
+    for number in kept:
+        shown.add_column(names[number], overflow="fold", no_wrap=bool(wraps) and names[number] != wraps)
+    for line in lines:
+        shown.add_row(*(line[number] for number in kept))
     console.print(shown)
     typer.echo("\n".join(line.rstrip() for line in buffer.getvalue().splitlines()))
+    if without:
+        typer.echo(f"({wraps}: in a wider terminal, or in a pipe.)")
+
+
+def paragraph(text: str, indent: str = "  ") -> None:
+    """A text on standard output; in a terminal its lines end between words, in a pipe it is one line."""
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        begin = "\n" * (len(text) - len(text.lstrip("\n")))
+        text = begin + textwrap.fill(
+            text.strip(), width, initial_indent=indent, subsequent_indent=2 * indent, break_long_words=False,
+            break_on_hyphens=False,
+        )  # fmt: skip
+        typer.echo(text)
+    else:
+        typer.echo(f"{indent}{text}")
+
+
+def _left(names: list[str], lines: list[list[str]], wraps: str, width: int) -> int:
+    """The columns that a table of this width leaves to ``wraps``."""
+    widest = (max(map(len, column)) for column in zip(names, *lines, strict=True) if column[0] != wraps)
+    return width - sum(one + _BETWEEN for one in widest)

@@ -32,12 +32,14 @@ def show_status(as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
-    typer.echo(_headline(facts["paused"] is True, working, running))
+    typer.echo(_headline(facts["paused"] is True, working, running, counts.get("queued", 0)))
     typer.echo(f"  queued   {counts.get('queued', 0)}")
     for held in facts["loaded"]:
         typer.echo(f"  loaded   {held['model']}: {_places(held)}")
     for gpu in machine.gpus:
         typer.echo(f"  card     {gpu.name}: {format_bytes(gpu.free_bytes)} of {format_bytes(gpu.total_bytes)} free")
+    if not machine.gpus:
+        typer.echo("  card     none found: models run on the processor")
     typer.echo(f"  memory   {format_bytes(machine.ram_free_bytes)} of {format_bytes(machine.ram_total_bytes)} free")
     typer.echo(f"  disk     {format_bytes(machine.disk_free_bytes)} free at {studio.home.root}")
 
@@ -51,12 +53,18 @@ def _places(held: dict[str, Any]) -> str:
     return f"planned for {card}{memory}"
 
 
-def _headline(paused: bool, working: bool, running: list[JobRow]) -> str:
+def _headline(paused: bool, working: bool, running: list[JobRow], waiting: int) -> str:
     if paused:
-        return "Paused: no job runs, the card is free. To go on: studio resume"
+        return "Paused: no job runs, no model is loaded. To go on: studio resume"
     if running and working:
         return f"Working on {running[0].id} ({running[0].model})."
-    return "Ready, nothing runs." if working else "Nobody is working. To work off the queue: studio jobs watch"
+    if working:
+        return "Ready, nothing runs."
+    return (
+        "Nobody is working. To work off the queue: studio jobs watch"
+        if waiting
+        else "Nobody is working, nothing waits."
+    )
 
 
 def _somebody_works(studio: Studio) -> bool:
@@ -77,4 +85,5 @@ def set_pause(on: bool) -> None:
     if on:
         typer.echo("Paused. What was running is queued again. To go on: studio resume")
     else:
-        typer.echo(f"Going on; {waiting} jobs wait." + (" To work them off: studio jobs watch" if waiting else ""))
+        jobs = f"{waiting} job{'s wait' if waiting > 1 else ' waits'}. To work off the queue: studio jobs watch"
+        typer.echo(f"Going on; {jobs if waiting else 'nothing waits.'}")

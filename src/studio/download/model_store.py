@@ -74,10 +74,12 @@ class ModelStore:
                 f"Model {spec.id!r}: files are missing in {spec.source.folder}.",
                 "Put them there, or correct the folder in the catalogue entry.",
             )
-        raise MissingWeights(
-            f"Model {spec.id!r} is not on this machine ({format_bytes(self.size_bytes(spec))}).",
-            f"studio models pull {spec.id}",
-        )
+        size, hint = self.size_bytes(spec), f"studio models pull {spec.id}"
+        if size is None and spec.about_bytes:
+            raise MissingWeights(
+                f"Model {spec.id!r} is not on this machine (about {format_bytes(spec.about_bytes)}).", hint
+            )
+        raise MissingWeights(f"Model {spec.id!r} is not on this machine ({format_bytes(size)}).", hint)
 
     def revision(self, spec: ModelSpec) -> str | None:
         """What exactly was pulled: the locked commit, or the package and its version; ``None`` for own files."""

@@ -21,6 +21,7 @@ from studio.forms import validate
 from studio.jobs.model import Task
 from studio.memory.activations import resolve
 from studio.memory.calibration import keep_rates, read_rates, record
+from studio.memory.heap import steady_heap
 from studio.memory.manager import MemoryManager
 from studio.memory.measuring import largest_file, measure_rates
 from studio.memory.plan_machine import budget_of, machines_of, rated
@@ -45,6 +46,9 @@ class Engine:
         """``alone``: nothing else is in this process, so that its size tells what a job takes."""
         self.home = home
         self._alone = alone
+        self._sized = alone
+        if alone:
+            steady_heap()
         self._had: set[str] = set()
         self._timed: set[str] = set()
         self.registry = Registry()
@@ -160,6 +164,7 @@ class Engine:
         if kept is not None and (kept.disk or largest_file(self.home.models) is None):
             return False
         found = measure_rates(device, machine, self.home.models)
+        self._sized = False
         if found is not None:
             keep_rates(self.home.calibration, found)
         return found is not None
@@ -168,13 +173,15 @@ class Engine:
         self, drawn: Drawn, budget: Budget, clock: Clock, peaks: Peaks, generate_s: float, load_s: float | None
     ) -> None:
         """Keep what a job took, for the next forecast. One that was short of memory, or ran otherwise than planned,
-        tells nothing; the process's size tells nothing once it has held another model."""
+        tells nothing; the process's size tells nothing once it has held another model, and its memory nothing once it
+        has measured the machine, since those kernels stay."""
         vram, ram = peaks.vram, peaks.ram
         enough = (vram or 0) <= budget.vram_bytes and ram is not None and ram <= budget.ram_bytes
         if clock.noted or (drawn.warning and not enough):
             return
         if not self._alone or len(self._had) > 1:
             vram = ram = None
+        ram = ram if self._sized else None
         run = run_of(drawn, clock, generate_s=generate_s, load_s=load_s, vram=vram, ram=ram)
         if run.stages or run.vram or run.ram:
             record(self.home.calibration, drawn.subject, run)

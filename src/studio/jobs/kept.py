@@ -1,4 +1,4 @@
-"""What an ended job left behind that its retry would go on from, such as the finished sections of a film."""
+"""What a job left behind that it, or its retry, would go on from, such as the finished sections of a film."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from studio.pipeline import KEPT
 KEPT_DAYS = 14
 
 
-def worth_keeping(queue: JobQueue, folder: Path) -> bool:
-    """Whether this job's folder outlives its end: it failed or was set aside, and ``Context.keep`` marked it."""
+def needed(queue: JobQueue, folder: Path) -> bool:
+    """Whether a job's working folder is still needed: the job goes on, or failed or was set aside with something
+    that ``Context.keep`` marked.
+
+    The job is read once: a retry may come at any moment, and neither of its states may be taken for an end.
+    """
     try:
         job = queue.get(folder.name)
     except NotFound:
         return False
+    if not job.ended:
+        return True
     if job.state not in ("failed", "quarantined") or not (folder / KEPT).is_file():
         return False
     return time.time() - (job.finished or 0) < KEPT_DAYS * 24 * 3600

@@ -19,7 +19,7 @@ from studio.errors import StudioError
 from studio.events import Artefact, Event, Failed, Preview, Progress, Token, is_last
 from studio.files import sweep
 from studio.jobs.executors import Executor, WorkerDied
-from studio.jobs.kept import worth_keeping
+from studio.jobs.kept import needed
 from studio.jobs.model import JobRow, Task
 from studio.jobs.queue import JobQueue
 from studio.store.artefacts import ArtefactStore
@@ -168,11 +168,9 @@ class Runner:
         sweep(self._home.inputs)
         if outputs:
             sweep(self._home.outputs)
-        if left := list(self._home.work.iterdir()):
-            alive = {row.id for row in self._queue.find(states=["queued", "running"], limit=10_000)}
-            for folder in left:
-                if folder.name not in alive and not worth_keeping(self._queue, folder):
-                    shutil.rmtree(folder, ignore_errors=True)
+        for folder in list(self._home.work.iterdir()):
+            if not needed(self._queue, folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _run(self, executor: Executor, job: JobRow) -> None:
         recorder = Recorder(job, self._queue, self._artefacts)
@@ -192,7 +190,7 @@ class Runner:
             recorder.emit(Failed(error=text, hint=f"This is a bug; its traceback is in {self._home.logs}."))
         self._queue.release(job)  # only if it neither ended nor was cancelled: the program closes or pauses
         folder = self._home.work / job.id
-        if self._queue.get(job.id).ended and not worth_keeping(self._queue, folder):
+        if not needed(self._queue, folder):
             shutil.rmtree(folder, ignore_errors=True)
 
     @property

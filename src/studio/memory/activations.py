@@ -6,13 +6,15 @@ up the storages that are alive; ``torch.utils.flop_counter`` counts operations. 
 the same bytes, which the tests show.
 
 It runs in a process of its own, ``python -m studio.memory.activations``, because the control process stays free of
-torch; results are kept in one JSON file for each probe, named by all that they depend on.
+torch; results are kept in one JSON file for each probe, named by all that they depend on. Those of the shipped
+catalogue's models at their own defaults come with Studio (``studio.memory.shipped``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -23,27 +25,34 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from studio.errors import StudioError
+from studio.memory.shipped import shipped
 from studio.pipeline import Footprint, Probe, Stage, Variant
+from studio.version import installed
 
 LIBRARIES = ("torch", "diffusers", "transformers", "studio-workstation")
 """Another version of these may take other memory."""
 
 LONGEST_S = 300
-_FORMAT = 2
+LONGEST_LOW_S = 3600
+"""At low priority it may wait long for a processor."""
+
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
 class Measured:
     """What a probe found: the most bytes alive at once beside its weights, its inputs included, and operations.
 
-    ``processor_bytes``: the same where there is no card. There oneDNN convolves in a layout of its own, so that the
-    input, the weights and the result exist twice meanwhile (https://uxlfoundation.github.io/oneDNN, "Memory Format
-    Propagation"; torch's tensors come in the plain one).
+    ``processor_bytes``: the same where there is no card. There oneDNN convolves in a layout of its own
+    (https://uxlfoundation.github.io/oneDNN, "Memory Format Propagation"; torch's tensors come in the plain one): first
+    the input and the weights exist twice, then, when those copies are gone, the result. Kernels of one element need no
+    copy; a transposed convolution holds its result three times. So seen with torch 2.13 on a processor with AVX-512.
     """
 
     peak_bytes: int
@@ -78,13 +87,20 @@ class Watch:
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
         self.processor_bytes = max(self.processor_bytes, self.live_bytes)
 
-    def twice(self, tensors: Iterable[Any]) -> None:
-        """Right now a processor holds a second copy of each of these."""
-        copies = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    def convolved(self, image: Any, weight: Any, result: Any, *, transposed: bool) -> None:
+        """Right now a processor holds copies besides: image (batch, channels, *size), weight (out, in, *kernel)."""
+        if math.prod(weight.shape[2:]) == 1:
+            return
+        taken, given = _bytes(image) + _bytes(weight), _bytes(result)
+        copies = 2 * given if transposed else max(taken, given)
         self.processor_bytes = max(self.processor_bytes, self.live_bytes + copies)
 
     def _freed(self, size: int) -> None:
         self.live_bytes -= size
+
+
+def _bytes(tensor: Any) -> int:
+    return int(tensor.numel() * tensor.element_size())
 
 
 Make = Callable[[], tuple[Callable[..., Any], Sequence[Any]]]
@@ -164,7 +180,7 @@ def _dispatch(watch: Watch) -> Any:
             result = func(*args, **(kwargs or {}))
             watch.count(_tensors(result))
             if func is convolution:
-                watch.twice([*args[:2], result])
+                watch.convolved(args[0], args[1], result, transposed=args[6])
             return result
 
     return Dispatch()  # type: ignore[no-untyped-call]
@@ -173,15 +189,22 @@ def _dispatch(watch: Watch) -> Any:
 # -- the cache, and the process of its own -----------------------------------------------------------------------
 
 
-def resolve(footprint: Footprint, folder: Path, *, here: bool = False) -> Footprint:
+Run = Callable[[list[Probe]], list[Measured]]
+"""Measures probes, somewhere."""
+
+
+def resolve(
+    footprint: Footprint, folder: Path, *, here: bool = False, run: Run | None = None, near: bool = False
+) -> Footprint:
     """The footprint with every probe replaced by what it measures; ``folder`` keeps results for the next time.
 
-    ``here``: in this process, which is about to import torch anyway, instead of in one of its own.
+    ``here``: in this process, which is about to import torch anyway, instead of in one of its own; ``run`` measures in
+    some other way what is not known. ``near``: what was shipped stands also for other versions of the libraries.
     """
     probes = [probe for stage in footprint.stages for variant in stage.variants for probe in variant.probes]
     if not probes:
         return footprint
-    found = measured(probes, folder, here=here)
+    found = measured(probes, folder, run or (run_here if here else None), near=near)
     stages = tuple(_resolved(stage, found) for stage in footprint.stages)
     return footprint.model_copy(update={"stages": stages})
 
@@ -189,11 +212,13 @@ def resolve(footprint: Footprint, folder: Path, *, here: bool = False) -> Footpr
 def _resolved(stage: Stage, found: dict[str, Measured]) -> Stage:
     def known(variant: Variant) -> Variant:
         results = [(probe, found[key_of(probe)]) for probe in variant.probes]
+        peaks = [round(probe.share * result.peak_bytes) for probe, result in results]
+        in_memory = [round(probe.share * result.processor_bytes) for probe, result in results]
         return variant.model_copy(
             update={
                 "flops": variant.flops + sum(probe.count * result.flops for probe, result in results),
-                "activation_bytes": max([variant.activation_bytes, *(result.peak_bytes for _, result in results)]),
-                "processor_bytes": max([variant.processor_bytes, *(result.processor_bytes for _, result in results)]),
+                "activation_bytes": max([variant.activation_bytes, *peaks]),
+                "processor_bytes": max([variant.processor_bytes, *in_memory]),
                 "probes": (),
             }
         )
@@ -203,27 +228,24 @@ def _resolved(stage: Stage, found: dict[str, Measured]) -> Stage:
 
 def key_of(probe: Probe) -> str:
     """All that a result depends on, as a sha256: the function, its arguments and the libraries' versions."""
-    versions = {name: _version(name) for name in LIBRARIES}
+    versions = {name: installed(name) for name in LIBRARIES}
     text = json.dumps([_FORMAT, probe.make, probe.arguments, versions], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
-
-
-def measured(probes: Iterable[Probe], folder: Path, *, here: bool = False) -> dict[str, Measured]:
-    """What each probe found, by ``key_of``: from ``folder``, the rest by a run, ``here`` or in another process."""
+def measured(
+    probes: Iterable[Probe], folder: Path, run: Run | None = None, *, near: bool = False
+) -> dict[str, Measured]:
+    """What each probe found, by ``key_of``: from ``folder``, as shipped, the rest by a ``run``, which is kept."""
     wanted = {key_of(probe): probe for probe in probes}
-    found = {key: result for key in wanted if (result := _read(folder / f"{key}.json")) is not None}
+    found: dict[str, Measured] = {}
+    for key, probe in wanted.items():
+        result = _read(folder / f"{key}.json") or _sound(shipped(probe.make, probe.arguments, near=near))
+        if result is not None:
+            found[key] = result
     missing = [key for key in wanted if key not in found]
     if missing:
-        probes = [wanted[key] for key in missing]
-        results = [measure(made_by(probe)) for probe in probes] if here else _run(probes)
-        for key, result in zip(missing, results, strict=True):
+        for key, result in zip(missing, (run or run_apart)([wanted[key] for key in missing]), strict=True):
             found[key] = result
             _write(folder / f"{key}.json", result)
     return found
@@ -232,9 +254,16 @@ def measured(probes: Iterable[Probe], folder: Path, *, here: bool = False) -> di
 def _read(path: Path) -> Measured | None:
     """A kept result; ``None`` if there is none or it cannot be read (it is then made again)."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        return _sound(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def _sound(content: Any) -> Measured | None:
+    """A result that was written down, if it can be one."""
+    try:
         peak, flops, processor = content["peak_bytes"], content["flops"], content["processor_bytes"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return None
     sound = type(peak) is int and type(processor) is int and 0 <= peak <= processor
     return Measured(peak, float(flops), processor) if sound and type(flops) in (int, float) and flops >= 0 else None
@@ -249,13 +278,20 @@ def _write(path: Path, result: Measured) -> None:
     Path(name).replace(path)
 
 
-def _run(probes: list[Probe]) -> list[Measured]:
+def run_here(probes: list[Probe]) -> list[Measured]:
+    """In this process: imports torch."""
+    return [measure(made_by(probe)) for probe in probes]
+
+
+def run_apart(probes: list[Probe], *, low: bool = False) -> list[Measured]:
+    """In a process of its own; at low priority for what nobody waits for."""
     request = json.dumps([probe.model_dump(mode="json") for probe in probes])
-    command = [sys.executable, "-W", "ignore", "-m", "studio.memory.activations"]
+    command = [sys.executable, "-W", "ignore", "-m", "studio.memory.activations", *(["--low"] if low else [])]
+    longest_s = LONGEST_LOW_S if low else LONGEST_S
     try:
-        done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=LONGEST_S, check=False)
+        done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=longest_s, check=False)
     except subprocess.TimeoutExpired:
-        raise StudioError(f"Foreseeing the memory of {probes[0].make} took more than {LONGEST_S} s.") from None
+        raise StudioError(f"Foreseeing the memory of {probes[0].make} took more than {longest_s} s.") from None
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it was killed"])[-1]
         raise StudioError(f"The memory that this takes could not be foreseen: {last[:300]}", "See: studio doctor")
@@ -270,9 +306,10 @@ def made_by(probe: Probe) -> Make:
 
 def main() -> None:
     """Probes as a JSON list on standard input; what they found as the last line of standard output."""
+    if "--low" in sys.argv[1:]:
+        psutil.Process().nice(getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 19))  # Windows has classes
     probes = [Probe.model_validate(one) for one in json.load(sys.stdin)]
-    results = [asdict(measure(made_by(probe))) for probe in probes]
-    sys.stdout.write(json.dumps(results) + "\n")
+    sys.stdout.write(json.dumps([asdict(result) for result in run_here(probes)]) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ library versions, model and choice of precision, with the last runs that loaded 
 it loaded (warm), which are never mixed. Reading gives a ``Calibration``, plain data that a plan takes as an argument,
 so planning stays a pure function.
 
-Seconds are multiplied by the median of measured / predicted. Peaks follow the largest run, and never the more daring of
+Seconds are multiplied by the median of measured / predicted; what a much smaller job took longer is added instead,
+because a small model waits where a large one computes. Peaks follow the largest run, and never the more daring of
 two readings of it: that the error is a share of the forecast, or that it is a constant.
 """
 
@@ -21,7 +22,6 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from studio.pipeline import Plan, Rates
+from studio.version import installed
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,13 @@ KEPT = 16
 """Runs that are kept of each kind, cold and warm; older ones go."""
 LOWEST, HIGHEST = 0.05, 20.0
 """A ratio beyond these says that something else was measured."""
+NEAR = 16.0
+"""Of another model's stage, a ratio holds for what is foreseen to take up to so many times as long."""
+_NEAR: dict[str, float | None] = {"load": 1.0, "generate": None}
+"""Importing takes as long for all. Text is written at the memory's speed, which a small model tells as well as a large
+one, and what a token costs besides is foreseen."""
+HELD = 0.09
+"""A peak that was forecast so much too large, and no more, is as exact as forecasts are meant to be."""
 SPARE = 1.05
 """A peak is forecast this much above the largest that was measured."""
 LOCK_S = 2.0
@@ -117,8 +125,8 @@ class Calibration:
             runs = [run for run in self.runs(subject, level) if run.rates == rates and stage in run.stages]
             for kind in _kinds(runs, loading=stage == "load"):
                 pairs = [run.stages[stage] for run in kind]
-                steady = stage == "load" and level == "family"
-                return Guess(expected(predicted_s, pairs, steady=steady), len(pairs), level)
+                near = None if level != "family" else _NEAR.get(stage, NEAR)
+                return Guess(expected(predicted_s, pairs, near=near), len(pairs), level)
         return None
 
     def other(self, subject: Subject, rates: str) -> float:
@@ -152,30 +160,36 @@ def _kinds(runs: Sequence[Run], *, loading: bool = False) -> list[list[Run]]:
     return [kind for kind in ((cold,) if loading else (cold, warm)) if kind]
 
 
-def expected(predicted: float, pairs: Iterable[tuple[float, float]], *, steady: bool = False) -> float:
-    """``predicted`` times the median of measured / predicted, within ``LOWEST`` to ``HIGHEST``.
+def expected(predicted: float, pairs: Iterable[tuple[float, float]], *, near: float | None = None) -> float:
+    """``predicted`` times the median of measured / predicted, within ``LOWEST`` to ``HIGHEST``; of two runs in the
+    middle the quicker one, because what disturbs a run only lengthens it.
 
-    ``steady``: where a run took longer than predicted, what it took more may be the same for any size, and the smaller
-    of the two readings is taken (a small model needs a second to start, and a large one does not need a hundred).
+    ``near``: where a run took longer than predicted and ``predicted`` is more than so many times what was predicted of
+    it, what it took longer may be the same for any size, and the smaller of the two readings is taken (a small model
+    needs a second to start and waits for its card between steps; a large one does not need a hundred, nor wait).
     """
     guesses = []
     for foreseen, measured in pairs:
         guess = predicted * measured / foreseen if foreseen > 0 else predicted
-        guesses.append(min(guess, predicted + max(0.0, measured - foreseen)) if steady else guess)
+        small = near is not None and predicted > near * foreseen
+        guesses.append(min(guess, predicted + max(0.0, measured - foreseen)) if small else guess)
     if not guesses:
         return predicted
-    return min(max(statistics.median(guesses), LOWEST * predicted), HIGHEST * predicted)
+    return min(max(statistics.median_low(guesses), LOWEST * predicted), HIGHEST * predicted)
 
 
 def expected_peak(predicted: int, pairs: Sequence[tuple[int, int]]) -> int:
     """The most bytes by the runs' (predicted, measured) peaks, those of similar size if there are any.
 
     Of each run the larger of two readings is taken: the error is a share of the size, or a constant. So a small run
-    cannot lower the forecast of a large one by much. ``SPARE`` comes on top.
+    cannot lower the forecast of a large one by much. A forecast that held, with up to ``HELD`` of it left over,
+    stands; else ``SPARE`` comes on top of what was measured.
     """
     like = [pair for pair in pairs if predicted <= 2 * pair[0] and pair[0] <= 2 * predicted] or pairs
-    readings = [max(predicted * measured / foreseen, predicted + measured - foreseen) for foreseen, measured in like]
-    return round(min(max(SPARE * max(readings), LOWEST * predicted), HIGHEST * predicted))
+    reading = max(max(predicted * measured / foreseen, predicted + measured - foreseen) for foreseen, measured in like)
+    if (1 - HELD) * predicted <= reading <= predicted:
+        return predicted
+    return round(min(max(SPARE * reading, LOWEST * predicted), HIGHEST * predicted))
 
 
 def choice_of(plan: Plan) -> str:
@@ -191,13 +205,7 @@ def choice_of(plan: Plan) -> str:
 
 def software_of(libraries: Iterable[str]) -> dict[str, str]:
     """The versions that a measurement holds for; nothing is imported."""
-    found = {}
-    for name in ("torch", *libraries):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = ""
-    return found
+    return {name: installed(name) for name in ("torch", *libraries)}
 
 
 def rates_id(rates: Rates) -> str:

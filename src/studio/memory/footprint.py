@@ -12,7 +12,6 @@ from functools import cached_property
 
 from studio.memory.storage import NF4_BLOCK, scratch_bytes, spread
 from studio.pipeline import Block, Network, Precision
-from studio.spec import Component
 
 PAGE_BYTES = 4096
 """Host memory is pinned in slabs of whole pages: pinning tensor by tensor would round each up to a power of two."""
@@ -66,6 +65,11 @@ def network_bytes(network: Network, precision: Precision) -> int:
     return Stored(network, precision).total
 
 
+def as_filed(network: Network) -> Network:
+    """The network as its files hold it."""
+    return network if network.filed is None else network.model_copy(update={"stored": network.filed, "filed": None})
+
+
 def pinned(size_bytes: int) -> int:
     """Host bytes that are taken to pin ``size_bytes``: a slab holds exactly its blocks, in whole pages."""
     return -(-size_bytes // PAGE_BYTES) * PAGE_BYTES
@@ -113,10 +117,3 @@ class Stored:
         kept = set(spread(len(self.blocks), count))
         streamed = [size for index, size in enumerate(self.blocks) if index not in kept]
         return min(SLOTS, len(streamed)) * max(streamed, default=0)
-
-
-def network_of(name: str, component: Component, blocks: tuple[Block, ...] = ()) -> Network:
-    """A network by its catalogue entry, before the download. Without ``blocks`` it is placed as a whole."""
-    known = [precision for precision in PRECISIONS if precision in component.bytes]
-    stored = known[0] if known else "bf16"
-    return Network(name=name, params=component.params, class_name=component.class_name, blocks=blocks, stored=stored)

@@ -103,11 +103,11 @@ def budget_of(
     """What a plan may use: free now or the user's cap, whichever is less, minus a margin; with its rates.
 
     ``measured`` are rates by the machine's names. A card that is asked for on a machine without one is imagined, and
-    with it the machine: the memory is then as large as asked.
+    with it the machine: the memory is then as large as asked. One of which the margin leaves nothing is none.
     """
     card: Gpu | None = hardware.gpus[0] if hardware.gpus else None
     threads = threads_of(hardware)
-    if card is None and vram_cap_bytes:
+    if card is None and vram_cap_bytes and vram_cap_bytes > VRAM_MARGIN_BYTES:
         return _imagined(hardware, vram_cap_bytes, ram_cap_bytes, threads)
     ram = _less(hardware.ram_free_bytes, ram_cap_bytes) - RAM_MARGIN_BYTES
     vram = _less(card.free_bytes, vram_cap_bytes) - VRAM_MARGIN_BYTES if card else 0

@@ -9,7 +9,7 @@ from studio.pipeline import Budget, Plan
 from studio.units import MIB, format_bytes
 
 MOST_BYTES = 2 * 1024**4
-STEP_BYTES = 64 * MIB
+STEP_BYTES = 16 * MIB
 
 
 def nearest_plan(make: Callable[[Budget], Plan], budget: Budget) -> tuple[Plan, str] | None:
@@ -58,10 +58,12 @@ def _try(make: Callable[[Budget], Plan], budget: Budget, way: tuple[str, ...], a
 
 
 def _sentence(plan: Plan, budget: Budget) -> str:
+    """Only what is missing: what there is enough of is no news."""
     needs = []
-    if plan.peak_vram_bytes:
+    if plan.peak_vram_bytes > budget.vram_bytes:
         needs.append(f"{format_bytes(plan.peak_vram_bytes)} free on the card (there are {_have(budget.vram_bytes)})")
-    needs.append(f"{format_bytes(plan.peak_ram_bytes)} of free memory (there are {_have(budget.ram_bytes)})")
+    if plan.peak_ram_bytes > budget.ram_bytes or not needs:
+        needs.append(f"{format_bytes(plan.peak_ram_bytes)} of free memory (there are {_have(budget.ram_bytes)})")
     return f"It would fit with {' and '.join(needs)}."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,20 +11,31 @@ from typing import Any
 from studio.errors import DoesNotFit
 from studio.hardware import Hardware
 from studio.memory.calibration import Calibration, read, software_of
-from studio.memory.plan_machine import CORE_FLOPS_PER_S, MEMORY_BYTES_PER_S, machines_of, rates_of
+from studio.memory.plan_machine import CORE_FLOPS_PER_S, machines_of, rates_of
 from studio.memory.plan_measured import Corrector, Drawn, Make, held, proven
 from studio.memory.plan_nearest import nearest_plan
-from studio.memory.plan_process import process_bytes
+from studio.memory.plan_process import process_bytes, start_seconds
 from studio.memory.planner import plan
 from studio.pipeline import Budget, Footprint, Params, Phase, Pipeline, Plan, Prefer, Row
 
 OPERATIONS_PER_BYTE = 3.3
 """Of a text model on a processor, which hardly reads while it computes: two operations a weight of 4.85 bits."""
 
+READ_BYTES_PER_S = 40e9
+"""What a processor reads of two channels of DDR4-3200, 51e9, while a text model writes: reading alone is quicker than
+copying. A Ryzen 5700G took 137 ms a token of a 7B model of 4.2e9 bytes with four threads and 100 ms with six
+(github.com/ggml-org/llama.cpp/issues/39); foreseen are 174 and 151, against 237 and 214 at the rate of copying."""
+
+TOKEN_S = 0.0033
+"""What each token costs a card beside reading: starting some hundred kernels. With it seven GeForce cards, 448e9 to
+1,008e9 bytes a second, are within 11 % of what llama-bench measured of Llama 3 8B in Q4_K_M (4.6e9 bytes a token, 71 to
+128 tokens a second) and within 12 % of F16 (github.com/XiongjieDai/GPU-Benchmarks-on-LLM-Inference)."""
+
 Resolve = Callable[[Footprint], Footprint]
 """Replaces probes by what they measure."""
 
 
+_SIZE = re.compile(r"[\d.,]+ [KMGT]?i?B\b")
 RUN_ANYWAY = "To run it anyway: --run-anyway"
 
 
@@ -94,15 +106,24 @@ def forecast(
         pipeline.uses_card = lambda: True
     make = _maker(pipeline, params, prefer, resolve)
     correct = _corrector(pipeline, budget, known)
+    room = {"vram_room_bytes": budget.vram_bytes, "ram_room_bytes": budget.ram_bytes}
     try:
-        return _fitting(make, budget, correct).plan
+        return _fitting(make, budget, correct).plan.model_copy(update=room)
     except DoesNotFit as error:
         found = _nearest(make, budget, correct)
         if found is None:
-            return Plan(model=pipeline.spec.id, prefer=prefer, fits=False, nearest=error.hint or "No machine would do.")
+            words = error.hint or "No machine would do."
+            refused = Plan(model=pipeline.spec.id, prefer=prefer, fits=False, nearest=words)
+            return refused.model_copy(update=room)
         near, sentence = found
-        words = " ".join(part for part in (error.what, sentence, error.hint) if part)
-        return near.plan.model_copy(update={"fits": False, "nearest": words, "imagined": budget.imagined})
+        what = "" if _repeats(error.what, sentence) else error.what
+        words = " ".join(part for part in (what, sentence, error.hint) if part)
+        return near.plan.model_copy(update={**room, "fits": False, "nearest": words, "imagined": budget.imagined})
+
+
+def _repeats(what: str, sentence: str) -> bool:
+    """Whether a refusal says no other figures than the sentence on what would fit: then it need not be read twice."""
+    return set(_SIZE.findall(sentence)) <= set(_SIZE.findall(what))
 
 
 def _fitting(make: Make, budget: Budget, correct: Corrector) -> Drawn:
@@ -142,7 +163,8 @@ def _maker(pipeline: Pipeline[Any], params: Params, prefer: Prefer, resolve: Res
     footprint = pipeline.footprint(params)
     if footprint.networks:
         process = footprint.process_bytes or process_bytes(pipeline.libraries)
-        footprint = footprint.model_copy(update={"process_bytes": process})
+        start_s = footprint.start_s or start_seconds(pipeline.libraries)
+        footprint = footprint.model_copy(update={"process_bytes": process, "start_s": start_s})
         resolved = footprint if resolve is None else resolve(footprint)
         return lambda budget: plan(resolved, budget, prefer, model=pipeline.spec.id)
 
@@ -189,12 +211,17 @@ def _timed(phase: Phase, made: Plan, budget: Budget, tokens: int | None) -> Phas
     if seconds is None and phase.name == "load":
         seconds = made.disk_bytes / rates.disk_bytes_per_s
     elif seconds is None and tokens and len(made.phases) == 2:
-        held = next((other for other in made.phases if other.name == "load"), phase)
-        on_card = min(held.vram_bytes, made.disk_bytes)
-        in_memory = made.disk_bytes - on_card
+        on_card, in_memory = phase.token_bytes or _every_weight(made)
         computing = in_memory * OPERATIONS_PER_BYTE / (CORE_FLOPS_PER_S * budget.threads)
-        seconds = tokens * (on_card / rates.device_bytes_per_s + in_memory / MEMORY_BYTES_PER_S + computing)
+        card_s = on_card / rates.device_bytes_per_s + TOKEN_S if on_card else 0.0
+        seconds = tokens * (card_s + in_memory / READ_BYTES_PER_S + computing)
     return phase.model_copy(update={"seconds": seconds})
+
+
+def _every_weight(made: Plan) -> tuple[int, int]:
+    """The bytes of weights on the card and in memory, of a family that does not say what a token reads."""
+    on_card = min(next((phase.vram_bytes for phase in made.phases if phase.name == "load"), 0), made.disk_bytes)
+    return on_card, made.disk_bytes - on_card
 
 
 def _rows(phase: Phase, tokens: int | None) -> list[Row]:

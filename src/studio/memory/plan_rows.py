@@ -5,10 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from studio.memory import plan_search as search
-from studio.memory.footprint import network_bytes
+from studio.memory.footprint import as_filed, network_bytes
 from studio.memory.plan_search import Machine, Way
-from studio.pipeline import Row, Stage, Variant
+from studio.pipeline import Footprint, Row, Stage, Variant
 from studio.units import format_bytes, format_seconds
+
+
+def starting(footprint: Footprint, machine: Machine) -> tuple[Row, ...]:
+    """The line of what is imported first, where that takes time."""
+    if not footprint.start_s:
+        return ()
+    return (
+        Row(
+            phase="load",
+            what="libraries",
+            where="memory",
+            size_bytes=machine.base_ram,
+            seconds=footprint.start_s,
+            why="imported once, when the first model is loaded",
+        ),
+    )
 
 
 def rows_of(
@@ -17,25 +33,27 @@ def rows_of(
     """The table of a plan: for each network its loading and where it lies, for each stage what it adds and takes."""
     found: list[Row] = []
     held = machine.base_ram + sum(search.host_peak(way, machine.card) for way in ways)
+    every = sum(way.device_bytes for way in ways)
     for way in ways:
         runs = stages[way.network.name]
         found.append(_load(way, machine))
         found += _places(way, runs, machine)
         for stage, variant in zip(runs, way.variants, strict=True):
             turns = sum(search.turn_bytes(one, machine.card) for one in (ways if kept else (way,)))
-            found += _stage(way, stage, variant, machine, held + turns)
+            found += _stage(way, stage, variant, machine, held + turns, every if kept else 0)
     return tuple(found)
 
 
 def _load(way: Way, machine: Machine) -> Row:
-    size = network_bytes(way.network, way.network.stored)
+    filed = as_filed(way.network)
+    size = network_bytes(filed, filed.stored)
     why = "read from the disk"
-    if way.precision != way.network.stored:
-        why += f", {way.network.stored} to {way.precision}"
+    if way.precision != filed.stored:
+        why += f", {filed.stored} to {way.precision}"
     if way.compiled:
         why += ", compiled"
     return Row(
-        phase="load", what=way.network.name, where="disk", precision=way.network.stored, size_bytes=size,
+        phase="load", what=way.network.name, where="disk", precision=filed.stored, size_bytes=size,
         seconds=way.load_s, why=why,
     )  # fmt: skip
 
@@ -66,15 +84,21 @@ def _places(way: Way, stages: Sequence[Stage], machine: Machine) -> Iterator[Row
 
 
 def _why_precision(way: Way, stages: Sequence[Stage], machine: Machine) -> str:
-    """As in the files, or what the files' own precision would cost under the same limits."""
+    """As in the files, or what the best precision would cost under the same limits: time, and memory."""
     if way.precision == way.network.stored:
-        return "as in its files" if not way.streamed else "evenly spread; as in its files"
+        as_computed = way.network.filed is not None
+        exact = "in 32 bits, which a processor computes quickest" if as_computed else "as in its files"
+        return f"evenly spread; {exact}" if way.streamed else exact
     best = [other for other in search.ways_of(way.network, stages, machine) if other.precision == way.network.stored]
     if not best:
         return f"{way.network.stored} would not fit"
     quickest = min(best, key=lambda other: other.seconds)
-    disk = ", the disk read in every pass" if quickest.disk_bytes and machine.card else ""
-    return f"{format_seconds(way.seconds)}; {way.network.stored} would take {format_seconds(quickest.seconds)}{disk}"
+    more = search.host_peak(quickest, machine.card) - search.host_peak(way, machine.card)
+    price = f" and {format_bytes(more)} more of memory" if more > 0 else ""
+    if quickest.disk_bytes and machine.card:
+        price = ", the disk read in every pass"
+    times = f"{format_seconds(way.seconds)} with loading; {way.network.stored} would take"
+    return f"{times} {format_seconds(quickest.seconds)}{price}"
 
 
 def _why_streamed(way: Way, stages: Sequence[Stage], machine: Machine) -> str:
@@ -87,8 +111,9 @@ def _why_streamed(way: Way, stages: Sequence[Stage], machine: Machine) -> str:
     return f"{times}: {'the copying is hidden' if copy <= compute else f'the {floor} is the floor'}"
 
 
-def _stage(way: Way, stage: Stage, variant: Variant, machine: Machine, together: int) -> Iterator[Row]:
-    """What a stage adds and takes; ``together``: the memory of the process and of all networks in it."""
+def _stage(way: Way, stage: Stage, variant: Variant, machine: Machine, together: int, every: int) -> Iterator[Row]:
+    """What a stage adds and takes; ``together``: the memory of the process and of all networks in it; ``every``: the
+    bytes of all networks on the device, if they stay there."""
     device = "card" if machine.card else "memory"
     passes = stage.calls * stage.rounds
     held = f", {format_bytes(stage.held_bytes)} of them kept" if stage.held_bytes else ""
@@ -99,7 +124,8 @@ def _stage(way: Way, stage: Stage, variant: Variant, machine: Machine, together:
     why = f"{passes} passes of {format_seconds(search.pass_s(way, variant, machine))}" if passes > 1 else "one pass"
     peak = together + search.host_extra(stage, variant, False)
     if machine.card:
-        peak = search.device_peak(way, stage, variant, True)
+        peak = search.device_peak(way, stage, variant, True, every)
+        why += "; all networks stay" if every else ""
         why += f"; {format_bytes(search.overhead(True))} are the driver's and the libraries'"
     yield Row(
         phase=stage.name, what="the whole stage", where=device, size_bytes=peak,

@@ -17,7 +17,7 @@ from functools import lru_cache
 from itertools import product
 from typing import TypeVar
 
-from studio.memory.footprint import Stored, loss, network_bytes, pinned, precisions, work_bytes
+from studio.memory.footprint import Stored, as_filed, loss, network_bytes, pinned, precisions, work_bytes
 from studio.memory.plan_process import UNKNOWN_BYTES
 from studio.pipeline import Network, Precision, Rates, Stage, Variant
 from studio.units import GIB, MIB
@@ -30,12 +30,15 @@ MARGIN_BYTES = 192 * MIB
 """What torch's allocator reserves beyond what is used: rounding and gaps."""
 PROCESS_BYTES = 2 * GIB
 """Python, torch and its CUDA libraries in memory."""
-ALLOCATOR_BYTES = 128 * MIB
-"""What the C library keeps of what was freed in smaller pieces, at most: in the heaps of two threads (the engine's and
-the one that computes), in each twice the largest size that it takes from there, which grows to 32 MiB (mallopt(3),
-M_TRIM_THRESHOLD)."""
-LOADING_BYTES = 64 * MIB
-"""What reading and casting weights takes on a processor, and before the first model measuring its rates."""
+ALLOCATOR_BYTES = 16 * MIB
+"""What the C library keeps of what was freed in smaller pieces, at most: what the heaps of the engine's thread and of
+the one that computes may keep (``heap.py``), and the gaps between."""
+PART_BYTES = 4 * MIB
+"""What a network takes in a processor's memory besides its weights: modules, configuration, a tokenizer."""
+GAPS = 0.02, 0.04
+"""What a processor takes more than weights and activations are: gaps between pieces, and pages begun."""
+MEASURING_BYTES = 64 * MIB
+"""What measuring this machine's rates takes before the first model."""
 STAGING_BYTES = 256 * MIB
 """One pinned slab through which files are read."""
 
@@ -78,6 +81,11 @@ class Machine:
         return self.vram_bytes > 0
 
     @property
+    def measuring_bytes(self) -> int:
+        """The bytes of memory that measuring the rates takes on a processor, before anything is loaded."""
+        return 0 if self.rates.measured else MEASURING_BYTES
+
+    @property
     def base_ram(self) -> int:
         """The bytes of memory without any network."""
         return PROCESS_BYTES + STAGING_BYTES if self.card else self.process_bytes
@@ -87,7 +95,8 @@ class Machine:
 class Way:
     """One way to hold a network: ``resident`` of its blocks on the device; the others, ``moving_bytes``, streamed:
     ``disk_bytes`` of them from the disk in each pass, the rest from pinned memory. ``host_bytes`` are pinned;
-    ``unpacked_bytes`` is what its quantised blocks are in 16 bits, ``file_bytes`` what the files hold of it."""
+    ``unpacked_bytes`` is what its quantised blocks are in 16 bits, ``file_bytes`` what the files hold of it. ``stays``:
+    once on the card it never leaves, so that nothing is brought back for a later stage."""
 
     network: Network
     precision: Precision
@@ -103,6 +112,7 @@ class Way:
     file_bytes: int
     variants: tuple[Variant, ...] = ()
     compiled: bool = False
+    stays: bool = False
     load_s: float = 0.0
     run_s: float = 0.0
 
@@ -126,9 +136,10 @@ def overhead(card: bool) -> int:
     return CONTEXT_BYTES + WORKSPACE_BYTES + MARGIN_BYTES if card else 0
 
 
-def device_peak(way: Way, stage: Stage, variant: Variant, card: bool) -> int:
-    """The most bytes on the device in a stage: context, network, slots, activations, workspace and margin."""
-    return overhead(card) + way.device_bytes + stage.held_bytes + variant.activation_bytes
+def device_peak(way: Way, stage: Stage, variant: Variant, card: bool, every: int = 0) -> int:
+    """The most bytes on the device in a stage: context, network, slots, activations, workspace and margin. ``every``:
+    the bytes of all networks, where none leaves the device."""
+    return overhead(card) + max(way.device_bytes, every) + stage.held_bytes + variant.activation_bytes
 
 
 def host_peak(way: Way, card: bool) -> int:
@@ -136,7 +147,7 @@ def host_peak(way: Way, card: bool) -> int:
     comes from the disk takes nothing until it runs."""
     if card:
         return pinned(way.host_bytes)
-    return 0 if way.disk_bytes else way.device_bytes
+    return PART_BYTES + (0 if way.disk_bytes else round((1 + GAPS[0]) * way.device_bytes))
 
 
 def turn_bytes(way: Way, card: bool) -> int:
@@ -157,7 +168,7 @@ def working_bytes(variant: Variant, card: bool) -> int:
     if card:
         return variant.activation_bytes
     most = max(variant.activation_bytes, variant.processor_bytes)
-    return most + min(most, ALLOCATOR_BYTES)
+    return round((1 + GAPS[1]) * most) + min(most, ALLOCATOR_BYTES)
 
 
 @lru_cache(maxsize=64)
@@ -165,7 +176,7 @@ def placements(network: Network, card: bool, turns: bool) -> tuple[Way, ...]:
     """All ways to hold a network. From the disk only as its files are; a network that takes turns keeps all of it
     in pinned memory, or comes from the disk each time."""
     found = []
-    files = network_bytes(network, network.stored)
+    files = network_bytes(as_filed(network), as_filed(network).stored)
     for precision in precisions(network):
         stored = Stored(network, precision)
         unpacked = sum(work_bytes(kind, precision, network.stored) * kind.count for kind in network.blocks)
@@ -254,7 +265,7 @@ def fits(way: Way, stage: Stage, variant: Variant, machine: Machine) -> bool:
 def ram_needed(held: int, extra: int, machine: Machine) -> int:
     """The free memory in which ``held`` bytes of networks, pinned if there is a card, and ``extra`` can be."""
     if not machine.card:
-        return machine.base_ram + held + max(extra, LOADING_BYTES)
+        return machine.base_ram + max(held + extra, machine.measuring_bytes)
     return max(machine.base_ram + held + extra, round(held / PINNED_SHARE))
 
 
@@ -263,6 +274,18 @@ def most_extra(way: Way, stages: Sequence[Stage], machine: Machine) -> int:
     return turn_bytes(way, machine.card) + max(
         host_extra(*pair, machine.card) for pair in zip(stages, way.variants, strict=True)
     )
+
+
+def staying(way: Way, stages: Sequence[Stage], machine: Machine) -> Way:
+    """The same network at the same precision, all of it on the card for good."""
+    whole = next(
+        one
+        for one in placements(way.network, True, False)
+        if one.precision == way.precision and not one.streamed and not one.disk_bytes
+    )
+    held = replace(whole, variants=way.variants, compiled=way.compiled, stays=True, load_s=way.load_s)
+    runs = zip(stages, held.variants, strict=True)
+    return replace(held, run_s=sum(stage_s(held, stage, variant, machine) for stage, variant in runs))
 
 
 def stage_s(way: Way, stage: Stage, variant: Variant, machine: Machine) -> float:
@@ -293,7 +316,7 @@ def copy_s(way: Way, machine: Machine) -> float:
 
 def return_s(way: Way, machine: Machine) -> float:
     """Seconds to bring the resident blocks back to the card when a network's turn comes again."""
-    if not machine.card:
+    if not machine.card or way.stays:
         return 0.0
     from_memory = way.host_bytes >= way.resident_bytes + way.moving_bytes
     return way.resident_bytes / (machine.rates.bus_bytes_per_s if from_memory else machine.rates.disk_bytes_per_s)

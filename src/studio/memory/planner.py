@@ -1,15 +1,16 @@
 """How to run a model that does not fit: a pure function from what it needs and what there is to an explained plan.
 
 Each network runs in stages of its own (encode, denoise, decode) and leaves the card between them, so networks are
-placed on it one by one; in memory they lie together, because all of them are read when a model is loaded. Among all
+placed on it one by one, unless all of them hold there together: then they stay, count together, and nothing is brought
+back for a later stage. In memory they lie together, because all of them are read when a model is loaded. Among all
 combinations that hold, ``prefer`` takes the fastest (speed), the most precise (quality), or the most precise within
 15 % of the fastest that does not read the disk in every pass where another one need not (balanced).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from studio.errors import DoesNotFit, StudioError
@@ -17,10 +18,10 @@ from studio.memory import plan_search as search
 from studio.memory.footprint import loss
 from studio.memory.plan_machine import rates_of
 from studio.memory.plan_process import UNKNOWN_BYTES
-from studio.memory.plan_rows import rows_of
+from studio.memory.plan_rows import rows_of, starting
 from studio.memory.plan_search import Machine, Way
 from studio.pipeline import Budget, Footprint, Network, Phase, Plan, Prefer, Stage, Variant
-from studio.units import format_bytes
+from studio.units import MIB, format_bytes
 
 BALANCED = 1.15
 """How much slower than the fastest plan a more precise one may be."""
@@ -66,20 +67,22 @@ def plan(footprint: Footprint, budget: Budget, prefer: Prefer = "balanced", *, m
         peak_vram_bytes=max(phase.vram_bytes for phase in phases),
         peak_ram_bytes=max(phase.ram_bytes for phase in phases),
         disk_bytes=footprint.disk_bytes,
-        seconds=chosen.seconds,
+        seconds=chosen.seconds + footprint.start_s,
         phases=phases,
         settings=_settings(chosen, footprint, machine, kept=kept),
+        told=_told(machine, kept=kept),
         prefer=prefer,
         estimated=not machine.rates.measured,
         imagined=budget.imagined,
-        rows=rows_of(chosen.ways, stages, machine, kept=kept),
+        rows=(*starting(footprint, machine), *rows_of(chosen.ways, stages, machine, kept=kept)),
     )
 
 
 def _in_32_bits(footprint: Footprint) -> Footprint:
-    """The same networks as a processor computes with them: weights, activations and what is held are twice as large."""
+    """The same networks as a processor computes with them: weights, activations and what is held are twice as large.
+    The files are not."""
     networks = tuple(
-        network.model_copy(update={"stored": "fp32"}) if network.stored == "bf16" else network
+        network.model_copy(update={"stored": "fp32", "filed": "bf16"}) if network.stored == "bf16" else network
         for network in footprint.networks
     )
     doubled = {network.name for network, wide in zip(footprint.networks, networks, strict=True) if network != wide}
@@ -116,12 +119,12 @@ def choose(footprint: Footprint, machine: Machine, prefer: Prefer) -> Found:
     stages = stages_of(footprint)
     whole = sum(network.params for network in footprint.networks)
     found = [Found()]
+    ways = {network.name: search.ways_of(network, stages[network.name], machine) for network in footprint.networks}
+    if lacking := [network for network in footprint.networks if not ways[network.name]]:
+        raise _refusal(lacking, stages, machine)
     for network in footprint.networks:
-        ways = search.ways_of(network, stages[network.name], machine)
-        if not ways:
-            raise _refusal(network, stages[network.name], machine)
         runs, share = stages[network.name], network.params / whole
-        joined = [_join(one, way, runs, share, machine) for one in found for way in ways]
+        joined = [_join(one, way, runs, share, machine) for one in found for way in ways[network.name]]
         found = [one for _, one in search.frontier((one.cost, one) for one in joined)]
     needed = [search.ram_needed(one.host_bytes, one.extra_bytes, machine) for one in found]
     holding = [one for one, ram in zip(found, needed, strict=True) if ram <= machine.ram_bytes]
@@ -129,7 +132,20 @@ def choose(footprint: Footprint, machine: Machine, prefer: Prefer) -> Found:
         left = f"{format_bytes(machine.ram_bytes)} are left"
         what = f"All networks together need {format_bytes(min(needed))} of memory; {left}."
         raise DoesNotFit(what, "Ask for something smaller, or free some memory.")
+    if machine.card:
+        stay = (_staying(one, footprint, machine) for one in holding)
+        holding += [one for one in stay if _kept(one, footprint, machine)]
     return _preferred(holding, prefer)
+
+
+def _staying(one: Found, footprint: Footprint, machine: Machine) -> Found:
+    """The same precisions with every network on the card for good, if that holds: nothing has to come back then."""
+    stages, found = stages_of(footprint), Found()
+    for way in one.ways:
+        runs = stages[way.network.name]
+        held = search.staying(way, runs, machine)
+        found = _join(found, held, runs, 0.0, machine)
+    return replace(found, loss=one.loss)
 
 
 def _join(one: Found, way: Way, stages: Sequence[Stage], share: float, machine: Machine) -> Found:
@@ -160,6 +176,7 @@ def _phases(chosen: Found, footprint: Footprint, machine: Machine, *, kept: bool
     stays where it ran."""
     ways = {way.network.name: way for way in chosen.ways}
     variants = _variants(chosen, footprint)
+    every = sum(way.device_bytes for way in chosen.ways)
     held, all_turns = machine.base_ram + chosen.host_bytes, _turns(chosen, machine)
     phases = []
     for number, stage in enumerate(footprint.stages):
@@ -168,16 +185,16 @@ def _phases(chosen: Found, footprint: Footprint, machine: Machine, *, kept: bool
         phases.append(
             Phase(
                 name=stage.name,
-                vram_bytes=search.device_peak(way, stage, variant, True) if machine.card else 0,
+                vram_bytes=search.device_peak(way, stage, variant, True, every if kept else 0) if machine.card else 0,
                 ram_bytes=held + turn + search.host_extra(stage, variant, machine.card),
                 seconds=search.stage_s(way, stage, variant, machine),
             )
         )
     load = Phase(
         name="load",
-        vram_bytes=max(search.overhead(True) + way.device_bytes for way in chosen.ways) if machine.card else 0,
-        ram_bytes=held if machine.card else held + search.LOADING_BYTES,
-        seconds=sum(way.load_s for way in chosen.ways),
+        vram_bytes=search.overhead(True) + max(way.device_bytes for way in chosen.ways) if machine.card else 0,
+        ram_bytes=held if machine.card else max(held, machine.base_ram + machine.measuring_bytes),
+        seconds=footprint.start_s + sum(way.load_s for way in chosen.ways),
     )
     return (load, *phases)
 
@@ -234,9 +251,35 @@ def _settings(chosen: Found, footprint: Footprint, machine: Machine, *, kept: bo
     }
 
 
-def _refusal(network: Network, stages: Sequence[Stage], machine: Machine) -> DoesNotFit:
-    """Why no way of holding ``network`` fits: the least that its smallest way takes."""
-    ways = search.placements(network, machine.card, _takes_turns(stages))
+def _told(machine: Machine, *, kept: bool) -> tuple[str, ...]:
+    """The settings that the rows do not tell, in words."""
+    where = "on the card" if machine.card else "in memory"
+    stay = f"all networks stay {where} for the next request" if kept else "each network gives way when its turn is over"
+    return (f"{machine.rates.attention} attention", stay) if machine.card else (stay,)
+
+
+def _refusal(networks: Sequence[Network], stages: Mapping[str, Sequence[Stage]], machine: Machine) -> DoesNotFit:
+    """Which network stands in the way, and the least that it needs: of several the one that needs most."""
+    needs = [(*_least(network, stages[network.name], machine), network.name) for network in networks]
+    card, _, name = max(needs)
+    if machine.card and card > machine.vram_bytes:
+        size, left = _told_apart(card, machine.vram_bytes)
+        what = f"{name} needs at least {size} on the card; {left} are left."
+        return DoesNotFit(what, "Ask for something smaller, or free the card.")
+    ram, name = max((ram, name) for _, ram, name in needs)
+    size, left = _told_apart(ram, machine.ram_bytes)
+    what = f"{name} needs at least {size} of memory; {left} are left."
+    return DoesNotFit(what, "Ask for something smaller, or free some memory.")
+
+
+def _told_apart(needed: int, left: int) -> tuple[str, str]:
+    """Both sizes in words, in MiB where they would read alike."""
+    words = format_bytes(needed), format_bytes(left)
+    return words if words[0] != words[1] else (f"{needed / MIB:,.0f} MiB", f"{left / MIB:,.0f} MiB")
+
+
+def _least(network: Network, stages: Sequence[Stage], machine: Machine) -> tuple[int, int]:
+    """The least bytes on the card and, of the ways that hold there, in memory."""
     pairs = [
         (
             max(min(search.device_peak(way, stage, one, True) for one in stage.variants) for stage in stages)
@@ -249,13 +292,7 @@ def _refusal(network: Network, stages: Sequence[Stage], machine: Machine) -> Doe
                 machine,
             ),
         )
-        for way in ways
+        for way in search.placements(network, machine.card, _takes_turns(stages))
     ]
-    card = min(vram for vram, _ in pairs)
-    if machine.card and card > machine.vram_bytes:
-        left = f"{format_bytes(machine.vram_bytes)} are left"
-        what = f"{network.name} needs at least {format_bytes(card)} on the card; {left}."
-        return DoesNotFit(what, "Ask for something smaller, or free the card.")
-    ram = min(ram for vram, ram in pairs if not machine.card or vram <= machine.vram_bytes)
-    what = f"{network.name} needs at least {format_bytes(ram)} of memory; {format_bytes(machine.ram_bytes)} are left"
-    return DoesNotFit(f"{what}.", "Ask for something smaller, or free some memory.")
+    least = min(vram for vram, _ in pairs)
+    return least, min(ram for vram, ram in pairs if vram <= max(least, machine.vram_bytes))

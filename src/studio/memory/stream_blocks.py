@@ -10,12 +10,7 @@ import torch
 from torch import nn
 
 from studio.errors import BadRequest, nearest
-
-SPLIT_ABOVE = 64 * 1024**2
-"""A block of more weights than this is split into the blocks that it consists of, if it consists of little else."""
-
-_MOST = 0.9
-_FEW = 0.01
+from studio.shapes import FEW, MOST, SPLIT_ABOVE
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,7 @@ def find_blocks(module: nn.Module, *, split_above: int = SPLIT_ABOVE) -> list[st
     (a UNet's stages) is taken apart. A list whose members are not called by ``forward`` needs explicit names.
     """
     total = _weights(module)
-    return [name for name, _ in _inner("", module, max(1, total * _FEW), split_above)]
+    return [name for name, _ in _inner("", module, max(1, total * FEW), split_above)]
 
 
 def split(module: nn.Module, names: Sequence[str] | None = None) -> Split:
@@ -159,7 +154,7 @@ def _member(name: str, member: nn.Module, few: float, split_above: int) -> Itera
             yield from _member(f"{name}.{index}", inner, few, split_above)
     elif weights > split_above:
         inside = list(_inner(name, member, 1, split_above))
-        holds = len(inside) > 1 and sum(_weights(inner) for _, inner in inside) >= _MOST * weights
+        holds = len(inside) > 1 and sum(_weights(inner) for _, inner in inside) >= MOST * weights
         yield from inside if holds else [(name, member)]
     elif weights:
         yield name, member

@@ -10,6 +10,7 @@ never held another one. On a card: the most that torch reserved, and what the dr
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -38,26 +39,30 @@ class Clock:
 
     What passes before an event belongs to the phase that the event is about; before the first event of a phase that
     has done nothing yet, to the phase before. After the last unit of a phase nothing is known until the next one.
-    ``noted``: the pipeline said that something was out of the ordinary.
+    ``noted``: the pipeline said that something was not as planned. ``remembered``: the phases of which an earlier
+    request had done at least a part.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.tokens = 0
         self.noted = False
+        self.remembered: set[str] = set()
         self._writing_s = 0.0
         self._mark = time.perf_counter()
         self._phase, self._over = "", True
 
     def take(self, event: Event, now: float | None = None) -> None:
         """One event of a pipeline, as it comes."""
-        self.noted = self.noted or isinstance(event, Note)
+        self.noted = self.noted or (isinstance(event, Note) and not event.usual)
         if isinstance(event, Artefact):
             self._told(event.info)
         if not isinstance(event, Progress):
             return
         now = time.perf_counter() if now is None else now
         phase = ALIASES.get(event.phase, event.phase)
+        if event.remembered:
+            self.remembered.add(phase)
         owner = phase if phase == self._phase or event.done > 0 else ("" if self._over else self._phase)
         if owner:
             self.seconds[owner] = self.seconds.get(owner, 0.0) + now - self._mark
@@ -87,8 +92,9 @@ def stages_of(
 ) -> tuple[dict[str, tuple[float, float]], float]:
     """Pairs of predicted and measured seconds by the plan's phases, and the seconds that belong to none.
 
-    Phases of which no event told share what is left, by what was predicted for them. An answer shorter than planned is
-    compared with its part of the prediction; a very short one is left out.
+    Phases of which no event told share what is left, by what was predicted for them; numbered ones ("encode-2") share
+    what is told of them together. What was remembered says nothing of how long it takes to do. An answer shorter than
+    planned is compared with its part of the prediction; a very short one is left out.
     """
     predicted = {phase.name: phase.seconds for phase in drawn.raw.phases if phase.seconds}
     found = {}
@@ -101,13 +107,27 @@ def stages_of(
             return found, 0.0
         found[name] = (seconds * clock.tokens / drawn.tokens, clock.writing_s)
         return found, max(0.0, generate_s - clock.writing_s)
-    told = {name: clock.seconds[name] for name in stages if name in clock.seconds}
-    found |= {name: (stages[name], measured) for name, measured in told.items()}
+    told = {name: seconds for name, seconds in clock.seconds.items() if name in stages}
+    groups = {name: _together(stages, name, told) for name in (*told, *clock.remembered)}
+    for name, measured in told.items():
+        if name not in clock.remembered:
+            whole = sum(groups[name].values())
+            found |= {one: (seconds, measured * seconds / whole) for one, seconds in groups[name].items()}
     rest = max(0.0, generate_s - sum(told.values()))
-    silent = {name: seconds for name, seconds in stages.items() if name not in told}
+    grouped = {one for group in groups.values() for one in group}
+    silent = {name: seconds for name, seconds in stages.items() if name not in grouped}
     whole = sum(silent.values())
     found |= {name: (seconds, rest * seconds / whole) for name, seconds in silent.items()}
     return found, 0.0 if silent or not stages else rest
+
+
+def _together(stages: Mapping[str, float], name: str, told: Mapping[str, float]) -> dict[str, float]:
+    """The phase of that name and its numbered ones, as far as they are not told of by themselves."""
+    return {
+        one: seconds
+        for one, seconds in stages.items()
+        if one == name or (one not in told and re.fullmatch(rf"{re.escape(name)}-\d+", one))
+    }
 
 
 class Peaks:

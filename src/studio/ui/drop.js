@@ -1,5 +1,6 @@
 // A file may be dropped anywhere: it goes where the shown tab takes such a file.
 import { giveFile } from "./painter.js";
+import { toast } from "./toast.js";
 
 const seen = (element) => element.getClientRects().length > 0;
 const takes = (input, file) => {
@@ -24,6 +25,10 @@ document.addEventListener("dragover", (event) => {
   leaving = setTimeout(() => document.body.classList.remove("dragging"), 300);
 });
 
+function refuse(file) {
+  toast(document.querySelector("[data-no-place]").dataset.noPlace.replace("{name}", file.name), true);
+}
+
 function take(file) {
   const place = file && placeFor(file);
   if (!place) return false;
@@ -37,9 +42,20 @@ document.addEventListener("paste", (event) => {
   if (event.clipboardData?.files.length && take(event.clipboardData.files[0])) event.preventDefault();
 });
 
+addEventListener("drop", (event) => { // what a place of Gradio's does not take, it refuses in English
+  const box = event.target.closest?.("[aria-dropeffect], #chat-box")?.closest(".drop, #chat-box"), file = event.dataTransfer?.files[0];
+  const input = box?.querySelector("input[type=file]");
+  if (!file || !input || takes(input, file)) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  document.body.classList.remove("dragging");
+  refuse(file);
+}, true);
+
 document.addEventListener("drop", (event) => {
   document.body.classList.remove("dragging");
   if (!files(event) || event.target.closest("[aria-dropeffect], #chat-box, dialog")) return; // Gradio's own places
   event.preventDefault();
-  take(event.dataTransfer.files[0]);
+  const file = event.dataTransfer.files[0];
+  if (!take(file) && file) refuse(file);
 });

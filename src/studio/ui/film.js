@@ -5,13 +5,14 @@ export function playFilms(element) {
 }
 
 function show(film) {
-  const clips = JSON.parse(film.dataset.clips);
+  const clips = JSON.parse(film.dataset.clips), words = JSON.parse(film.dataset.words);
   if (film.known === film.dataset.clips) return;
   film.known = film.dataset.clips;
   if (!film.player) {
     film.player = Object.assign(document.createElement("video"), { muted: true, autoplay: true, playsInline: true, controls: true });
     film.pieces = Object.assign(document.createElement("div"), { className: "pieces" });
-    film.append(film.player, film.pieces);
+    film.told = Object.assign(document.createElement("small"), { className: "piece-told" });
+    film.append(film.player, film.told, film.pieces);
     film.player.onloadedmetadata = () => { // the place stays as large between two pieces
       film.player.style.aspectRatio = `${film.player.videoWidth} / ${film.player.videoHeight}`;
     };
@@ -20,12 +21,12 @@ function show(film) {
       play(film, now[(now.indexOf(film.now) + 1) % now.length]);
     };
   }
-  film.pieces.replaceChildren(...clips.map((clip, place) => {
-    const number = Number(nameOf(clip).match(/\d+(?=\D*$)/)?.[0] ?? place + 1);
-    const button = Object.assign(document.createElement("button"), {
-      type: "button", className: "chip", textContent: number, title: `${film.dataset.word} ${number}`,
-    });
-    button.dataset.clip = clip;
+  film.words = new Map(clips.map((clip, place) => [clip, words[place]])); // what it is called, in short and in words
+  const chips = clips.filter((clip, place) => place === 0 || words[place][0] !== words[place - 1][0]);
+  film.pieces.replaceChildren(...chips.map((clip) => {
+    const [number, title] = film.words.get(clip);
+    const button = Object.assign(document.createElement("button"), { type: "button", className: "chip", textContent: number, title });
+    button.setAttribute("aria-label", title);
     button.onclick = () => play(film, clip);
     return button;
   }));
@@ -43,5 +44,7 @@ function play(film, clip) {
 }
 
 function mark(film) {
-  for (const button of film.pieces.children) button.classList.toggle("on", button.dataset.clip === film.now);
+  const [number, title] = film.words.get(film.now) || [];
+  film.told.textContent = title;
+  for (const button of film.pieces.children) button.classList.toggle("on", button.textContent === number);
 }

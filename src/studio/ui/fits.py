@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from studio import hardware
 from studio.core import Studio
 from studio.errors import DoesNotFit, StudioError
 from studio.hardware import Hardware
-from studio.pipeline import Plan
+from studio.memory.activations import Measured, Run, run_apart
+from studio.pipeline import Plan, Probe
 from studio.units import GIB
 
 log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+"""How often it is looked whether the queue has come to rest."""
 
 Verdict = Literal["fits", "streams", "no", "unknown"]
 
@@ -38,6 +44,14 @@ def verdict_of(plan: Plan) -> Verdict:
     return "streams" if plan.device != "cpu" and waits else "fits"
 
 
+class _Unmeasured(Exception):
+    """This forecast needs a measurement that nobody has made."""
+
+
+def _nothing_new(_probes: list[Probe]) -> list[Measured]:
+    raise _Unmeasured
+
+
 class Fits:
     """Forecasts with default parameters for the lists, and with the given ones for a form."""
 
@@ -49,8 +63,11 @@ class Fits:
         self._thread: threading.Thread | None = None
 
     def of(self, model: str) -> Forecast | None:
-        """With the model's own defaults, as far as it is known: never waits, since measuring a large model's
-        activations takes seconds. What is asked for first is known first; an old answer stands until the new one."""
+        """With the model's own defaults, as far as it is known: never waits. An old answer stands until the new one.
+
+        What needs no measurement comes first, in the order in which it was asked for. What does, since the model was
+        not shipped with Studio, is measured one model after another, at low priority and while no job runs.
+        """
         with self._lock:
             key, forecast = self._known.get(model, ((), None))
             if forecast is None or key != self._key(model):
@@ -62,23 +79,38 @@ class Fits:
             return forecast
 
     def _work(self) -> None:
+        slow: set[str] = set()
         while True:
             with self._lock:
                 if not self._wanted:
                     self._thread = None
                     return
-                model = self._wanted[0]
-            key, forecast = self._key(model), self.ask(model, {})
-            with self._lock:
-                self._known[model] = (key, forecast)
-                self._wanted.remove(model)
+                model = next((one for one in self._wanted if one not in slow), "")
+                first = self._wanted[0]
+            if not model and self._studio.jobs.find(states=["running"], limit=1):
+                time.sleep(LOOK_S)
+                continue
+            key = self._key(model or first)
+            try:
+                run = _nothing_new if model else partial(run_apart, low=True)
+                self._keep(model or first, key, self.ask(model or first, {}, run))
+            except _Unmeasured:
+                slow.add(model)
+
+    def _keep(self, model: str, key: tuple[object, ...], forecast: Forecast) -> None:
+        with self._lock:
+            self._known[model] = (key, forecast)
+            self._wanted.remove(model)
 
     def _key(self, model: str) -> tuple[object, ...]:
         return (self._studio.models.files(model) is not None, *_alike(hardware.probe(self._studio.home.root)))
 
-    def ask(self, model: str, params: dict[str, Any]) -> Forecast:
+    def ask(self, model: str, params: dict[str, Any], run: Run | None = None) -> Forecast:
+        """With these parameters, at once as a rule; ``run`` measures what was never measured."""
         try:
-            plan = self._studio.forecast(model, **params)
+            plan = self._studio.foresee(model, params, run=run, near=True)
+        except _Unmeasured:
+            raise
         except DoesNotFit as error:
             return Forecast("no", why=str(error))
         except StudioError as error:  # the request is not complete yet, or foreseeing it took too long

@@ -11,6 +11,12 @@ export function put(box, value) { // as if a person had typed it
   for (const name of ["input", "change", "blur"]) box.dispatchEvent(new Event(name, { bubbles: true }));
 }
 
+export function enter(box, text) { // into a hidden box, for a handler of the page
+  box.value = text;
+  box.dispatchEvent(new InputEvent("input", { bubbles: true }));
+  box.dispatchEvent(new KeyboardEvent("keypress", { key: "Enter", bubbles: true }));
+}
+
 // -- shapes -----------------------------------------------------------------------------------------------------
 function shapeChosen(button) {
   const scope = scopeOf(button), wanted = button.dataset.shape;
@@ -90,14 +96,29 @@ function showMask(box) {
   box.classList.toggle("waits", !place(scope, over)?.querySelector("img") && !box.querySelector("img"));
 }
 
+// -- what it would take, asked anew when models were loaded or unloaded meanwhile ---------------------------------
+const plannedWith = new Map(); // tab -> what was loaded when its forecast was made
+
+function followLoaded() {
+  const held = document.querySelector(".pill")?.dataset.held;
+  for (const act of held === undefined ? [] : document.querySelectorAll("[id^=act-plan-]")) {
+    const name = act.id.slice("act-plan-".length);
+    if (!document.getElementById(`tab-${name}`)?.getClientRects().length) continue;
+    if (plannedWith.has(name) && plannedWith.get(name) !== held) enter(act.querySelector("textarea, input"), held);
+    plannedWith.set(name, held);
+  }
+}
+
 document.addEventListener("click", (event) => {
   const shape = event.target.closest("[data-shape]"), seed = event.target.closest("[data-seed]");
   if (shape) { shapeChosen(shape); showShape(shape.closest(".shapes")); }
   else if (seed) seedChosen(seed);
+  else if (event.target.closest(".reset")) scopeOf(event.target).querySelector(".own-size.open")?.classList.remove("open");
 });
 
 setInterval(() => {
   if (document.hidden) return;
+  followLoaded();
   for (const one of document.querySelectorAll(".shapes, .adapters, .mask-box")) {
     if (!one.parentElement.getClientRects().length) continue;
     if (one.classList.contains("shapes")) showShape(one);

@@ -13,6 +13,7 @@ import gradio as gr
 from studio.errors import BadRequest
 from studio.forms import FieldSpec
 from studio.spec import ModelSpec
+from studio.ui.components import Picture, Slider
 from studio.ui.house import House
 from studio.ui.i18n import Words
 from studio.ui.pickers import adapters, has_shapes, paint_button, seed_buttons, shapes
@@ -38,6 +39,10 @@ class Form:
     """Pieces that show what a model offers, and how to draw them for another model of the family."""
     picked: set[str] = field(default_factory=set)
     """Fields over which a widget of the family draws a picker: of their lines, empty ones count."""
+    beside: dict[str, Any] = field(default_factory=dict)
+    """What else is filled in beside the parameters, such as the sides of a grid."""
+    reset: Any = None
+    """The button that shows the defaults of all settings again."""
 
     def follow(self, house: House, model: str, language: str) -> dict[Any, Any]:
         """Show what another model of the family offers."""
@@ -53,7 +58,9 @@ class Form:
             if value is not None and (spec.required or value != default):
                 params[spec.name] = value
             elif value is None and default is not None and spec.kind != "file" and not spec.multiple:
-                raise BadRequest(f"{spec.label} is empty.", "Give a value, or choose the model again for its own.")
+                raise BadRequest(
+                    f"{spec.label} is empty.", "Give a value, or choose the model again for its own.", field=spec.name
+                )
         return params
 
     def updates(self, params: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[Any, Any]:
@@ -62,6 +69,16 @@ class Form:
             component: gr.update(value=show_value(spec, params.get(spec.name, defaults.get(spec.name, spec.default))))
             for spec, component in zip(self.fields, self.components, strict=True)
         }
+
+    def anew(self, defaults: Mapping[str, Any]) -> dict[Any, Any]:
+        """Show the default of every setting; what was written and the files that were given stay."""
+        shown = self.updates({}, defaults)
+        for spec, component in zip(self.fields, self.components, strict=True):
+            if spec.name in self.own:
+                shown[component] = gr.update(value=component.value)
+            elif spec.kind == "file" or "main-box" in (component.elem_classes or ()):
+                del shown[component]
+        return shown
 
     def at(self, name: str) -> Any:
         return self.components[[spec.name for spec in self.fields].index(name)]
@@ -88,13 +105,12 @@ def build_form(house: House, model: str, say: Words, *, leave: frozenset[str] = 
     for number, one in enumerate(at.texts):
         plain = one if number == 0 else _short(one)
         made[one.name] = _draw(house, form, plain, say, lines=4 if number == 0 else 1)
+    _draw_row(house, form, at.leading, say, made)
     for one in at.picked:
         _picked(house, form, spec, one, say, made)
     small = _shapes(house, form, fields, at.small, say, made)
     _draw_files(house, form, [one for one in at.files if one not in at.early], say, made)
-    with gr.Row(elem_classes="fields"):
-        for one in small:
-            made[one.name] = _draw(house, form, _short(one), say)
+    _draw_row(house, form, small, say, made)
     for one in at.seeds:
         with gr.Row(elem_classes="seed-row"):
             made[one.name] = _draw(house, form, _short(one), say)
@@ -102,6 +118,9 @@ def build_form(house: House, model: str, say: Words, *, leave: frozenset[str] = 
     if at.rest:
         with gr.Accordion(say("form.more"), open=False, elem_classes="fold"):
             draw_groups(house, form, at.rest, say, made)
+            form.reset = reset_button(say)
+    if form.reset is None and (at.leading or at.small or at.seeds):
+        form.reset = reset_button(say)
     if at.kept:
         with gr.Row(elem_classes="away"):
             for one in at.kept:
@@ -110,12 +129,20 @@ def build_form(house: House, model: str, say: Words, *, leave: frozenset[str] = 
     return form
 
 
+def reset_button(say: Words) -> Any:
+    return gr.Button(say("form.defaults"), elem_classes="b small reset", min_width=0)
+
+
 @dataclass(frozen=True)
 class _Places:
-    """Where the fields of a form are drawn, from top to bottom; ``kept`` are in the page but not shown."""
+    """Where the fields of a form are drawn, from top to bottom; ``kept`` are in the page but not shown.
+
+    A picker shows what ``leading`` fields say (how long a film is), so these stand above it.
+    """
 
     early: list[FieldSpec]
     texts: list[FieldSpec]
+    leading: list[FieldSpec]
     picked: list[FieldSpec]
     small: list[FieldSpec]
     files: list[FieldSpec]
@@ -133,11 +160,19 @@ def _sorted(house: House, spec: ModelSpec, fields: tuple[FieldSpec, ...], say: W
     texts = [one for one in left if _in_view(one) and _is_text(one)]
     files = [one for one in left if one.kind == "file" and not one.advanced]
     seeds = [one for one in left if one.widget == "seed"]
-    left = [one for one in left if one not in (*texts, *files, *seeds)]
-    small = [one for one in left if _in_view(one) or one.name in follows]
+    leading = [one for one in left if one.name in follows and one not in (*texts, *files, *seeds)]
+    left = [one for one in left if one not in (*texts, *leading, *files, *seeds)]
+    small = [one for one in left if _in_view(one)]
     begins = {one.group for one in files if one.required}  # what cannot do without a file begins with it
     early = [one for one in files if one.group in begins]
-    return _Places(early, texts, picked, small, files, seeds, [one for one in left if one not in small], kept)
+    return _Places(early, texts, leading, picked, small, files, seeds, [one for one in left if one not in small], kept)
+
+
+def _draw_row(house: House, form: Form, fields: list[FieldSpec], say: Words, made: dict[str, Any]) -> None:
+    if fields:
+        with gr.Row(elem_classes="fields"):
+            for one in fields:
+                made[one.name] = _draw(house, form, _short(one), say)
 
 
 def _short(one: FieldSpec) -> FieldSpec:
@@ -288,7 +323,7 @@ def _number(one: FieldSpec, value: Any, common: dict[str, Any], say: Words) -> A
         and one.maximum - one.minimum <= (1000 if one.widget == "slider" else 60 if one.kind == "int" else 20)
     ):
         step = 1.0 if one.kind == "int" else max(0.01, round((one.maximum - one.minimum) / _STEPS, 2))
-        return gr.Slider(one.minimum, one.maximum, value=value, step=step, buttons=[], **common)
+        return Slider(one.minimum, one.maximum, value=value, step=step, buttons=[], **common)
     return gr.Number(value, precision=0 if one.kind == "int" else None, **common)
 
 
@@ -300,18 +335,15 @@ def _file(one: FieldSpec, common: dict[str, Any], say: Words) -> Any:
     kinds = _kinds(one)
     common.pop("info")
     hint = f"{one.label}" + ("" if one.required else f" ({say('form.optional')})")
-    common["label"] = hint
+    common |= {"label": hint, "elem_classes": "drop"}
     if not one.multiple and kinds == {"image"}:
-        return gr.Image(
-            type="filepath", image_mode=None, sources=["upload", "clipboard"], height=120, buttons=[],
-            elem_classes="drop", **common,
-        )  # fmt: skip
+        return Picture(
+            type="filepath", image_mode=None, sources=["upload", "clipboard"], height=120, buttons=[], **common
+        )
     if not one.multiple and kinds == {"audio"}:
-        return gr.Audio(type="filepath", sources=["upload", "microphone"], buttons=[], elem_classes="drop", **common)
+        return gr.Audio(type="filepath", sources=["upload", "microphone"], buttons=[], **common)
     common.pop("min_width")
-    return gr.File(
-        type="filepath", file_count="multiple" if one.multiple else "single", height=120, elem_classes="drop", **common
-    )
+    return gr.File(type="filepath", file_count="multiple" if one.multiple else "single", height=120, **common)
 
 
 def show_value(one: FieldSpec, value: Any) -> Any:
@@ -355,6 +387,6 @@ def _plain(one: FieldSpec, raw: Any) -> Any:
     except (ValueError, OverflowError):
         what = "JSON" if one.kind == "json" else "a number"
         raise BadRequest(
-            f"{one.label} is {str(raw)[:60]!r}; it must be {what}.", "Correct it, or leave it out."
+            f"{one.label} is {str(raw)[:60]!r}; it must be {what}.", "Correct it, or leave it out.", field=one.name
         ) from None
     return raw

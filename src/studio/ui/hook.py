@@ -13,8 +13,8 @@ The object may have any of these; what it lacks is not asked for:
                 and writes it: the text box of the parameter NAME is ``.family .p-NAME textarea`` (the nearest
                 ``.family``), and so are those of other parameters that it wants to follow. After writing, dispatch an
                 ``input`` event. A list has one item a line; empty lines count unless all are empty
-``follows``     names of parameters that the picker's script reads: they are drawn in view, because what lies in a fold
-                that was never opened is not in the page
+``follows``     names of parameters that the picker's script reads: they are drawn above it, not in the fold, because
+                what lies in a fold that was never opened is not in the page
 ``keeps``       names of parameters that the picker shows in its own way: they are in the page, but hidden
 ``media_type``  what it can show: ``"model/gltf-binary"``, or ``"model/*"``
 ``html``        ``html(url, info, language) -> str`` that shows the file at ``url``, for the result and the gallery

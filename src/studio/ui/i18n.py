@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from studio.units import french_spaces
+
 LANGUAGES = ("en", "fr")
 _FOLDER = Path(__file__).parent
 
@@ -60,7 +62,13 @@ def table(language: str) -> dict[str, str]:
     """The flat table of a language: ``{"jobs.cancel": "Cancel"}``."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was compiled
     nested = yaml.load((_FOLDER / f"{language}.yaml").read_text(encoding="utf-8"), Loader=loader)  # noqa: S506
-    return {f"{group}.{name}": text for group, words in nested.items() for name, text in words.items()}
+    spaced = french_spaces if language == "fr" else str
+    return {f"{group}.{name}": spaced(text) for group, words in nested.items() for name, text in words.items()}
+
+
+def choices_of(language: str) -> dict[str, str]:
+    """What a form calls the values of parameters that are chosen from a few."""
+    return {key.removeprefix("choice."): text for key, text in table(language).items() if key.startswith("choice.")}
 
 
 @lru_cache

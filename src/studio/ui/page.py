@@ -8,17 +8,19 @@ from typing import Any
 
 import gradio as gr
 
-from studio.errors import StudioError
+from studio.errors import BadRequest, StudioError
 from studio.events import Artefact
 from studio.spec import ModelSpec
 from studio.ui import api
+from studio.ui.choosing import follow_choosers
 from studio.ui.form import Form
 from studio.ui.house import MODALITIES, House, modality_of, modality_of_media
 from studio.ui.i18n import Words
+from studio.ui.staying import keep_forms
 from studio.ui.tabs import gallery, jobs, machine, models, text
-from studio.ui.tabs.make import QUIET, Maker, first_model, model_choices, model_note
+from studio.ui.tabs.make import EACH, QUIET, Maker, act_box, first_model, follow_loaded, model_note
 from studio.ui.tabs.make import build as build_maker
-from studio.ui.view import empty, esc, live, push
+from studio.ui.view import empty, esc, live, push, refused
 
 
 def build_page(house: House, say: Words) -> gr.Blocks:
@@ -26,14 +28,15 @@ def build_page(house: House, say: Words) -> gr.Blocks:
     demo: gr.Blocks = gr.Blocks(title="Studio", fill_width=True, analytics_enabled=False)
     with demo:
         gr.Markdown(_header(say), sanitize_html=False, elem_id="top")
-        act = gr.Textbox(elem_id="act", visible="hidden", interactive=True, label="act", buttons=[])
+        act = act_box("page")
         makers: dict[str, Maker] = {}
+        shown: dict[str, Any] = {}
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             for modality in MODALITIES:
                 with gr.Tab(
                     say(f"tab.{modality}"), id=modality, elem_id=f"tab-{modality}", render_children=True
                 ) as tab:
-                    makers[modality] = _maker_tab(house, say, demo, act, tab, modality)
+                    makers[modality], shown[modality] = _maker_tab(house, say, demo, tab, modality), tab
             with gr.Tab(say("tab.jobs"), id="jobs", elem_id="tab-jobs"):
                 jobs.build(say)
             with gr.Tab(say("tab.gallery"), id="gallery", elem_id="tab-gallery"):
@@ -42,9 +45,10 @@ def build_page(house: House, say: Words) -> gr.Blocks:
                 models.build(say)
             with gr.Tab(say("tab.machine"), id="machine", elem_id="tab-machine"):
                 machine.build(say)
-        for maker in makers.values():
-            if maker.chooser is not None:
-                _follow_chooser(house, say, demo, maker)
+        opened = act_box("opened")
+        followers = follow_choosers(house, say, demo, [(makers[name], tab) for name, tab in shown.items()], opened)
+        keep_forms(house, followers, opened)
+        follow_loaded(makers.values())
         _connect_results(house, say, act, dropped, tabs, makers)
         api.expose(house)
     demo.queue(default_concurrency_limit=None, max_size=None)
@@ -56,16 +60,37 @@ def _header(say: Words) -> str:
     switch = f'<a class="b small" href="/studio/language/{other}" lang="{other}">{esc(say("page.other"))}</a>'
     theme = push("b icon", "◐", title=say("page.theme"), theme="")
     status = live("status", kind="status")
-    return f'<div class="top"><b class="brand">Studio</b>{status}<span class="spring"></span>{switch}{theme}</div>'
+    brand = '<b class="brand" role="heading" aria-level="1">Studio</b>'
+    gone = (("lost", say("page.lost")), ("locked", say("page.locked")))  # why nothing new comes: keys.js shows one
+    told = "".join(f'<p class="no-server {name}" role="status">{esc(words)}</p>' for name, words in gone)
+    brand += f'<span hidden data-no-place="{esc(say("drop.no_place", name="{name}"))}"'  # for drop.js, and spoken.js
+    brand += f' data-spoken="{esc(json.dumps(_spoken(say), ensure_ascii=False))}"></span>'
+    return f'<div class="top">{brand}{status}<span class="spring"></span>{switch}{theme}{told}{_refusal(say)}</div>'
 
 
-def _maker_tab(house: House, say: Words, demo: gr.Blocks, act: Any, tab: Any, modality: str) -> Maker:
+def _spoken(say: Words) -> dict[str, str]:
+    """Our words for what Gradio calls its pieces aloud."""
+    attach = say("drop.attach")
+    return {
+        "Submit": say("chat.save"), "Upload a file": attach, "Upload file": attach, "Record audio": say("drop.record"),
+        "Paste from clipboard": say("drop.paste"), "Multimedia input field": say("chat.message"),
+        "choose": say("drop.choose"),
+    }  # fmt: skip
+
+
+def _refusal(say: Words) -> str:
+    """The heading of what a handler refuses: Gradio writes "Error" there, whatever title and language it is given."""
+    word = f'content:"{say("said.refused")}";font-size:16px'
+    return f"<style>.toast-title.error{{font-size:0}}.toast-title.error::before{{{word}}}</style>"
+
+
+def _maker_tab(house: House, say: Words, demo: gr.Blocks, tab: Any, modality: str) -> Maker:
     found = house.models(modality)
     if not found:
         gr.Markdown(empty(say(f"soon.{modality}"), say(f"soon.{modality}_text")), sanitize_html=False)
         return Maker(modality, None, None)
     if modality == "text":
-        return text.build(house, say, demo, act)
+        return text.build(house, say, demo)
     chosen = first_model(house, modality)
     with gr.Row(elem_classes="chooser-row"):
         chooser = gr.Dropdown(
@@ -74,45 +99,6 @@ def _maker_tab(house: House, say: Words, demo: gr.Blocks, act: Any, tab: Any, mo
         )  # fmt: skip
     note = gr.Markdown(model_note(house, chosen, say), sanitize_html=False, elem_classes="model-note")
     return build_maker(house, modality, say, demo, found, chooser, note, tab)
-
-
-def _follow_chooser(house: House, say: Words, demo: gr.Blocks, maker: Maker) -> None:
-    """Show the form of the chosen model's family, its note, and its own defaults."""
-    mine = {name: group for name, group in maker.groups.items() if name in maker.forms and name not in ("talk", "make")}
-
-    def chosen(model: str) -> dict[Any, Any]:
-        spec = house.studio.models.get(model)
-        updates: dict[Any, Any] = {maker.note: model_note(house, model, say)}
-        for name, group in mine.items():
-            updates[group] = gr.update(visible=name == spec.pipeline)
-        if "talk" in maker.groups:
-            talks = house.chats_with(spec)
-            updates[maker.groups["talk"]] = gr.update(visible=talks)
-            updates[maker.groups["side"]] = gr.update(visible=talks)
-            updates[maker.groups["make"]] = gr.update(visible=not talks)
-        form = maker.forms[spec.pipeline]
-        own = _own_defaults(house, spec)
-        moved = {form.at(one.name) for one in form.fields if one.name in own}
-        updates.update((place, new) for place, new in form.updates({}, spec.defaults).items() if place in moved)
-        updates.update(form.follow(house, spec.id, say.language))
-        return updates
-
-    places = [maker.groups[name] for name in ("talk", "side", "make") if name in maker.groups]
-    outputs = [maker.note, *mine.values(), *places]
-    outputs += [one for form in maker.forms.values() for one in (*form.components, *form.pickers)]
-    # Chosen twice in quick succession: the last choice counts, whether or not the first one has been answered.
-    maker.chooser.input(chosen, maker.chooser, outputs, trigger_mode="always_last", **QUIET)
-
-    def choices() -> Any:
-        return gr.update(choices=model_choices(house, maker.modality, say))
-
-    seen = maker.tab.select if maker.tab else demo.load
-    gr.on([seen, maker.chooser.focus], choices, None, maker.chooser, **QUIET)
-
-
-def _own_defaults(house: House, spec: ModelSpec) -> set[str]:
-    """The parameters for which some model of the family brings a default of its own."""
-    return {name for other in house.studio.models if other.pipeline == spec.pipeline for name in other.defaults}
 
 
 def _connect_results(house: House, say: Words, act: Any, dropped: Any, tabs: Any, makers: dict[str, Maker]) -> None:
@@ -124,16 +110,16 @@ def _connect_results(house: House, say: Words, act: Any, dropped: Any, tabs: Any
     boxes = [maker.box for maker in formed if maker.box is not None]
     outputs += boxes
 
-    def acted(message: str) -> dict[Any, Any]:
+    def acted(message: str, *chosen: str) -> dict[Any, Any]:
         asked = json.loads(message or "{}")
         try:
             if asked.get("do") == "restore":
                 made = house.studio.artefacts.get(asked["artefact"])
                 return restored(made.recipe, json.loads(asked.get("change") or "{}"))
             if asked.get("do") == "use":
-                return used(house.studio.artefacts.get(asked["artefact"]), asked.get("to", ""))
+                return used(house.studio.artefacts.get(asked["artefact"]), asked.get("to", ""), chosen)
         except StudioError as error:
-            raise gr.Error(str(error), duration=12, print_exception=False) from None
+            raise refused(house, error, say) from None
         return {tabs: gr.skip()}
 
     def from_file(path: str | None) -> dict[Any, Any]:
@@ -142,7 +128,8 @@ def _connect_results(house: House, say: Words, act: Any, dropped: Any, tabs: Any
         try:
             return restored(house.studio.artefacts.recipe_of(Path(path)), {})
         except StudioError as error:
-            raise gr.Error(say("gallery.no_recipe", why=str(error)), duration=12, print_exception=False) from None
+            why = house.told(say, error.what, error.hint)
+            raise refused(house, BadRequest(say("gallery.no_recipe", why=why)), say) from None
 
     def restored(recipe: dict[str, Any], change: dict[str, Any]) -> dict[Any, Any]:
         spec = house.studio.models.get(str(recipe["model"]))
@@ -158,16 +145,16 @@ def _connect_results(house: House, say: Words, act: Any, dropped: Any, tabs: Any
             updates[maker.box] = gr.update(value={"text": params.get("prompt", ""), "files": []})
         return updates
 
-    def used(made: Artefact, to: str) -> dict[Any, Any]:
+    def used(made: Artefact, to: str, chosen: tuple[str, ...]) -> dict[Any, Any]:
         wanted = to or modality_of_media(made.media_type)
         for maker in sorted(formed, key=lambda one: one.modality != wanted):
-            for spec in house.models(maker.modality):
+            for spec in sorted(house.models(maker.modality), key=lambda one: one.id not in chosen):
                 found = _as_input(house, maker, spec, made)
                 if found:
                     return {tabs: gr.update(selected=maker.modality), **found}
-        raise gr.Error(say("gallery.no_use"), duration=8, print_exception=False)
+        raise refused(house, BadRequest(say("gallery.no_use")), say)
 
-    act.submit(acted, act, outputs, **QUIET)
+    act.submit(acted, [act, *(maker.chooser for maker in formed)], outputs, **EACH, **QUIET)
     dropped.upload(from_file, dropped, outputs, **QUIET)
 
 
@@ -175,8 +162,9 @@ def _as_input(house: House, maker: Maker, spec: ModelSpec, made: Artefact) -> di
     """Put a file where this model takes such a file; nothing if it takes none."""
     form = maker.forms.get(spec.pipeline)
     chosen = {maker.chooser: gr.update(value=spec.id), **_groups(house, maker, spec)}
+    asked_for = {one.name for one in house.files_asked_for(spec)}
     for one, component in zip(form.fields, form.components, strict=True) if form else ():
-        if one.kind == "file" and (not one.accept or made.media_type in one.accept):
+        if one.name in asked_for and (not one.accept or made.media_type in one.accept):
             return {**chosen, component: gr.update(value=[made.path] if one.multiple else made.path)}
     if maker.box is None or not house.chats_with(spec):
         return {}

@@ -9,6 +9,7 @@ language/CODE            remember the language and go to its page
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import re
@@ -22,6 +23,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from studio.errors import NotFound, StudioError
+from studio.files import write_whole
 from studio.film_plugin import poster
 from studio.grids import write_grids
 from studio.media import MAX_PIXELS
@@ -46,7 +48,7 @@ LIVE: dict[str, Render] = {
 }
 THUMB = 320
 _HERE = Path(__file__).parent
-_SCRIPTS = ("keys.js", "form.js", "painter.js", "drop.js", "film.js")
+_SCRIPTS = tuple(file.name for file in _HERE.glob("*.js"))
 _ASSETS = {"style.css": "text/css", "icon.svg": "image/svg+xml", **dict.fromkeys(_SCRIPTS, "text/javascript")}
 _INPUT = re.compile(r"^[0-9a-f]{64}\.\w{1,5}$")
 
@@ -105,10 +107,9 @@ class _Server:
             return JSONResponse({"error": "The body is no JSON object."}, 400)
         try:
             said = await run_in_threadpool(actions.do, self._house, _say(request), asked)
-        except NotFound as error:
-            return JSONResponse({"error": str(error)}, 404)
         except StudioError as error:
-            return JSONResponse({"error": str(error)}, 400)
+            told = self._house.told(_say(request), error.what, error.hint)
+            return JSONResponse({"error": told}, 404 if isinstance(error, NotFound) else 400)
         return JSONResponse({"said": said})
 
     async def artefact(self, request: Request) -> Response:
@@ -126,7 +127,7 @@ class _Server:
     async def thumb(self, request: Request) -> Response:
         try:
             path = await run_in_threadpool(self._thumbnail, request.path_params["id"])
-        except (NotFound, OSError, ValueError):
+        except (StudioError, OSError, ValueError):
             return _nothing()
         return FileResponse(path, media_type="image/webp", headers={"Cache-Control": "private, max-age=86400"})
 
@@ -141,11 +142,11 @@ class _Server:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError("too many pixels")
                 image.thumbnail((THUMB, THUMB))
-                temporary = place.with_suffix(".part")
+                buffer = io.BytesIO()
                 (image if image.mode in ("RGB", "RGBA") else image.convert("RGBA")).save(
-                    temporary, "WEBP", quality=82, method=1
+                    buffer, "WEBP", quality=82, method=1
                 )
-            temporary.replace(place)
+            write_whole(place, buffer.getvalue())  # two tabs may ask for it at once
         return place
 
     async def sheet(self, request: Request) -> Response:
@@ -160,7 +161,7 @@ class _Server:
         return FileResponse(target, media_type="image/png")
 
     async def preview(self, request: Request) -> Response:
-        """The newest one of a running job, or a finished piece of a film by its name."""
+        """The newest one of a running job, or a finished piece of a film by its name; 204 where the job has ended."""
         house = self._house
         try:
             row = await run_in_threadpool(house.studio.queue.get, request.path_params["job"])
@@ -171,7 +172,7 @@ class _Server:
         preview = story.clips.get(file, (0, None))[1] if file else story.preview
         path = Path(preview.path).resolve() if preview else Path()
         if preview is None or not path.is_relative_to(house.studio.home.work / row.id) or not path.is_file():
-            return _nothing()
+            return Response(status_code=204)  # asked for just before the job ended: nothing is wrong
         return FileResponse(path, media_type=preview.media_type, headers={"Cache-Control": "no-store"})
 
     async def input(self, request: Request) -> Response:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
-import inspect
 import json
+import logging
 import os
 import socket
 import threading
+import time
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -22,28 +25,13 @@ from studio.ui.bundle import Bundle, Frontend
 from studio.ui.door import Door
 from studio.ui.dress import Dress
 from studio.ui.guard import Gate, Guard
+from studio.ui.stubs import gradio_without_stubs
 
 PORT = 7860
 PORTS_TRIED = 20
+PATIENCE_S = 5.0
+"""After the first Ctrl-C: another one that comes sooner is haste, a later one says that it does not end by itself."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-@contextlib.contextmanager
-def _gradio_without_stubs() -> Iterator[None]:
-    """Gradio writes ``.pyi`` files beside its own modules each time it is imported, which takes a third of the time
-    and fails where it is installed read-only. It skips classes whose file is not known."""
-    known = inspect.getfile
-
-    def getfile(thing: Any) -> str:
-        if isinstance(thing, type) and (type(thing).__name__ == "ComponentMeta" or thing.__name__ == "BlocksEvents"):
-            raise OSError("not asked for")
-        return known(thing)
-
-    inspect.getfile = getfile  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        inspect.getfile = known
 
 
 @contextlib.contextmanager
@@ -93,7 +81,7 @@ class _Making:
         _quiet_gradio(studio.home.root)
 
     def routes(self) -> Any:
-        with _uncollected(), _gradio_without_stubs():
+        with _uncollected(), gradio_without_stubs():
             import gradio  # noqa: F401
             from starlette.applications import Starlette
 
@@ -231,6 +219,16 @@ def _run(making: _Making, listener: socket.socket, url: str, gate: Gate, root: P
     first = f"{url}?token={gate.token}" if gate.password is not None else url
 
     class Server(uvicorn.Server):
+        asked_to_end: float | None = None
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            """The first signal ends it within a second; one more in haste changes nothing, a late one forces it."""
+            now = time.monotonic()
+            if self.asked_to_end is None:
+                self.asked_to_end, self.should_exit = now, True
+            elif now - self.asked_to_end > PATIENCE_S:
+                self.force_exit = True
+
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             (root / "page.json").write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
@@ -250,8 +248,15 @@ def _run(making: _Making, listener: socket.socket, url: str, gate: Gate, root: P
             timeout_graceful_shutdown=1, server_header=False, ws="none", h11_max_incomplete_event_size=64 * 1024,
         )
     )  # fmt: skip
+    logging.getLogger("uvicorn.error").addFilter(_is_no_farewell)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     (root / "page.json").unlink(missing_ok=True)
     if door.fault is not None:
         raise door.fault
+
+
+def _is_no_farewell(record: logging.LogRecord) -> bool:
+    """An open page holds a connection that is cut when the server ends: nothing that a person must read about."""
+    cut = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not cut and not str(record.msg).startswith("Cancel %s running task")

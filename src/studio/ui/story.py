@@ -34,8 +34,9 @@ class Story:
     failed: Failed | None = None
 
     def add(self, number: int, event: Event) -> None:
-        if isinstance(event, Queued):  # a new attempt: what came before is void
-            self.__dict__.update(Story().__dict__)
+        if isinstance(event, Queued):  # a new attempt: what came before is void, but for the parts that are kept
+            clips = {name: clip for name, clip in self.clips.items() if clip[1].parts and Path(clip[1].path).is_file()}
+            self.__dict__.update(Story(clips=clips, previews=self.previews).__dict__)
         elif isinstance(event, Token):
             if event.channel == "thinking":
                 self.thinking += event.text
@@ -56,6 +57,13 @@ class Story:
         else:
             self.notes.append(event.text)
         self.seen = number
+
+    @property
+    def parts(self) -> tuple[list[int], int]:
+        """Which parts of the result there are to look at, in its order, and how many it has; ``([], 0)``: no parts."""
+        pieces = [preview for _, preview in self.clips.values() if preview.parts]
+        shown = {number for one in pieces for number in range(one.part, one.last_part + 1)}
+        return sorted(shown), pieces[0].parts if pieces else 0
 
     @property
     def text(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from studio.forms import FieldSpec
 from studio.ui.house import MODALITIES, House, modality_of, modality_of_media
 
 _KEPT_S = 5.0
@@ -55,17 +54,13 @@ class Targets:
             for spec in house.models(modality):
                 if house.studio.models.files(spec.id) is None:
                     continue
-                fields = house.studio.fields(spec.id)
-                taking = next((one for one in fields if _takes(one, media_type)), None)
+                taking = next((one for one in house.files_asked_for(spec) if media_type in one.accept), None)
                 if taking is None:
                     continue
+                fields = house.studio.fields(spec.id)
                 needs = [one.name for one in fields if one.required]
                 same = modality_of(house.task(spec) or "") == modality_of_media(media_type)
                 direct = same and needs == [taking.name]
                 scales = direct and any(one.name == "scale" for one in fields)
                 found.append(Target(modality, spec.id, taking.name, direct, scales))
         return found
-
-
-def _takes(one: FieldSpec, media_type: str) -> bool:
-    return one.kind == "file" and media_type in one.accept

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from studio.memory.calibration import Calibration, Kept, Run, Subject, rates_id
 from studio.pipeline import Block, Budget, Footprint, Network, Probe, Rates, Stage, Variant
 from studio.units import GIB, MIB
 
@@ -173,3 +174,20 @@ def llama_layer(tokens: int, dtype: str = "float32", width: int = 64) -> Made:
 
 def probe(kind: str, tokens: int, count: int = 1) -> Probe:
     return Probe(make="planning_models:hunyuan_block", arguments={"kind": kind, "tokens": tokens}, count=count)
+
+
+# -- runs that were measured ---------------------------------------------------------------------------------------
+
+CARD = "A card"
+SUBJECT = Subject(machine=CARD, software={"torch": "2"}, pipeline="film", model="one", choice="cuda a:bf16")
+RATES = rates_id(H100)
+
+
+def run(load: float | None = None, denoise: float | None = None, **more: object) -> Run:
+    """A run that took so many times what was predicted, of one second each."""
+    stages = {name: (1.0, value) for name, value in (("load", load), ("denoise", denoise)) if value is not None}
+    return Run.model_validate({"cold": load is not None, "rates": RATES, "stages": stages, **more})
+
+
+def known(*runs: Run, subject: Subject = SUBJECT) -> Calibration:
+    return Calibration((Kept(subject=subject, runs=runs),))

@@ -114,7 +114,7 @@ def test_results_are_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.Mo
         again.extend(probes)
         return [measure(activations.made_by(one)) for one in probes]
 
-    monkeypatch.setattr(activations, "_run", here)
+    monkeypatch.setattr(activations, "run_apart", here)
     assert measured(wanted, tmp_path) == first
     assert again == []
     path = tmp_path / f"{activations.key_of(wanted[0])}.json"
@@ -154,7 +154,7 @@ def test_a_probe_that_fails_says_so_in_one_line(tmp_path: Path) -> None:
 
 def test_planning_itself_never_loads_torch() -> None:
     code = (
-        "import sys, studio.core, studio.memory.activations, studio.memory.planner, studio.memory.headers;"
+        "import sys, studio.core, studio.memory.activations, studio.memory.planner, studio.shapes;"
         "import json; print(json.dumps([name for name in ('torch', 'diffusers', 'llama_cpp') if name in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -9,8 +9,9 @@ from planning_models import AT_1K, AT_4K, AT_16K, EIGHT_LANES, FRAMEPACK, H100, 
 
 from studio.errors import DoesNotFit, StudioError
 from studio.memory import plan_search as search
-from studio.memory.footprint import Stored
-from studio.memory.plan_machine import card_rates
+from studio.memory.footprint import Stored, network_bytes
+from studio.memory.plan_machine import DISK_BYTES_PER_S, card_rates
+from studio.memory.plan_process import start_seconds
 from studio.memory.plan_search import Machine, Way
 from studio.memory.planner import plan
 from studio.pipeline import Block, Footprint, Network, Phase, Plan, Precision, Prefer, Rates, Stage, Variant
@@ -133,6 +134,32 @@ def test_text_encoders_are_freed_unless_all_fit_together() -> None:
     assert not plan(AT_16K, budget(80), "quality").settings["free_after_use"]
 
 
+def test_networks_that_stay_on_the_card_count_together_and_nothing_is_brought_back() -> None:
+    sections = MODELS["framepack-sections"]
+    weights = sum(network_bytes(network, "bf16") for network in sections.networks)
+    stays, leaves = (plan(sections, budget(vram, rates=H100), "quality") for vram in (80, 32))
+    assert not stays.settings["free_after_use"]
+    assert leaves.settings["free_after_use"]
+    assert transformer(stays)["resident"] == 60  # none would be as quick if all had to come back for each section
+    assert stays.peak_vram_bytes > weights
+    [decode] = [stage for stage in sections.stages if stage.name == "decode"]
+    [denoise] = [stage for stage in sections.stages if stage.name == "denoise"]
+    assert decode.rounds > 1
+    [seconds] = [phase.seconds for phase in stays.phases if phase.name == "denoise"]
+    one_pass = plan(AT_16K, budget(80, rates=H100), "quality")
+    assert seconds == pytest.approx(denoise.rounds * denoise.calls * step_s(one_pass), rel=1e-3)
+
+
+def test_importing_the_libraries_counts_once_in_loading() -> None:
+    without, with_start = (plan(one, budget(6)) for one in (AT_4K, AT_4K.model_copy(update={"start_s": 4.0})))
+    assert without.seconds is not None and with_start.seconds is not None
+    assert with_start.seconds == pytest.approx(without.seconds + 4.0)
+    loads = [next(phase.seconds for phase in one.phases if phase.name == "load") for one in (without, with_start)]
+    assert loads[0] is not None and loads[1] == pytest.approx(loads[0] + 4.0)
+    assert with_start.rows[0].what == "libraries" and with_start.rows[1:] == without.rows
+    assert start_seconds(("diffusers",)) > start_seconds(("torch",)) > start_seconds(("numpy",)) == 0
+
+
 def test_networks_that_take_turns_share_the_memory() -> None:
     once, turns = MODELS["framepack-16k"], MODELS["framepack-sections"]
     apart, together = (plan(footprint, budget(6, rates=H100), "quality") for footprint in (once, turns))
@@ -163,6 +190,24 @@ def test_without_a_card_everything_is_in_memory() -> None:
     assert plan(AT_16K, budget(0, 12), "quality").peak_ram_bytes <= 12 * GIB  # the rest from the disk
 
 
+def test_a_processor_reads_files_as_they_are_and_computes_in_32_bits() -> None:
+    made = plan(AT_1K, budget(0, 128))
+    [load] = [row for row in made.rows if row.phase == "load" and row.what == "transformer"]
+    assert load.size_bytes == network_bytes(FRAMEPACK, "bf16"), "what lies on the disk has 16 bits"
+    assert load.precision == "bf16" and load.why == "read from the disk, bf16 to fp32"
+    assert load.seconds == pytest.approx(load.size_bytes / DISK_BYTES_PER_S)
+    [held] = [row for row in made.rows if row.phase == "denoise" and row.what == "transformer"]
+    assert held.size_bytes == network_bytes(FRAMEPACK.model_copy(update={"stored": "fp32"}), "fp32")
+    assert "32 bits" in held.why
+
+
+def test_fewer_bits_say_what_more_of_them_would_take() -> None:
+    made = plan(AT_16K, budget(8, 16, rates=EIGHT_LANES))
+    [encoder] = [row for row in made.rows if row.phase == "encode" and row.what.startswith("text_encoder, 2")]
+    assert encoder.precision == "int8"
+    assert "more of memory" in encoder.why, "the more precise one is no slower; what is in its way is the memory"
+
+
 def test_attention_is_flash_only_where_the_card_has_it() -> None:
     turing, ampere = card_rates(8 * GIB, (7, 5)), card_rates(8 * GIB, (8, 6))
     assert plan(AT_1K, budget(8, rates=turing)).settings["attention"] == "efficient"
@@ -185,8 +230,10 @@ def test_a_plan_explains_itself_and_adds_up(prefer: str) -> None:
 
 
 def test_what_cannot_fit_says_what_it_needs() -> None:
-    with pytest.raises(DoesNotFit, match=r"text_encoder needs at least .* on the card; 1\.0 GiB are left\."):
-        plan(AT_16K, budget(1))
+    with pytest.raises(DoesNotFit, match=r"transformer needs at least .* on the card; 1\.0 GiB are left\."):
+        plan(AT_16K, budget(1))  # the text encoder does not fit either, but needs less
+    with pytest.raises(DoesNotFit, match=r"at least (?P<need>[\d.,]+ \w+) on the card; (?!(?P=need))"):
+        plan(AT_16K, budget(4.59))  # never the same figure twice
     with pytest.raises(DoesNotFit, match=r"needs at least .* of memory; 1\.0 GiB are left\."):
         plan(AT_16K, budget(24, 1))
     whole = Network(name="unet", params=2_567_000_000)  # 5.1 GB of weights in no blocks

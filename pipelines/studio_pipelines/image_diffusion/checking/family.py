@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field
 
@@ -18,11 +17,11 @@ from studio.plugin import (
     Footprint,
     Params,
     Phase,
+    Picture,
     Pipeline,
     Plan,
     Progress,
     StudioError,
-    input_file,
 )
 
 _LOADED_BYTES = 150 * MIB
@@ -32,15 +31,14 @@ _LOADED_BYTES = 150 * MIB
 class SafetyParams(Params):
     """The parameters of the safety check."""
 
-    image: Annotated[Path, input_file("image/png", "image/jpeg", "image/webp")] = Field(
-        description="The picture to look at (PNG, JPEG, WebP)."
-    )
+    image: Picture = Field(description="The picture to look at (PNG, JPEG, WebP).")
 
 
 class ImageSafety(Pipeline[SafetyParams]):
     """Says how likely a picture is pornographic, as JSON: ``{"score": 0.02, "unsafe": false}``."""
 
     task = "image->text"
+    makes = ("application/json",)
     Params = SafetyParams
     libraries = ("onnxruntime", "numpy", "pillow")
 

@@ -13,7 +13,21 @@ from studio.events import Artefact
 from studio.ui.house import House, modality_of_media
 from studio.ui.i18n import Words
 from studio.ui.tabs.result import tools_of
-from studio.ui.view import as_json, button, chips, clock, empty, esc, figure, live, panel, push, search
+from studio.ui.view import (
+    as_json,
+    button,
+    chips,
+    clock,
+    empty,
+    esc,
+    figure,
+    live,
+    name_of,
+    panel,
+    push,
+    search,
+    what_of,
+)
 
 PAGE = 60
 KINDS = ("all", "image", "video", "audio", "mesh", "text")
@@ -37,7 +51,9 @@ def render(house: House, say: Words, query: Mapping[str, str]) -> tuple[str, int
     opened = _opened(house, say, query.get("item", "")) if query.get("item") else ""
     if not made:
         known = words or kind != "%"
-        text = empty(say("gallery.nothing" if known else "gallery.none"), say("gallery.none_text"))
+        text = empty(say("gallery.nothing"), say("models.none_text"))
+        if not known:
+            text = empty(say("gallery.none"), say("gallery.none_text"))
         return f"<div>{opened}{text}</div>", 4000
     tiles = "".join(_tile(one, query.get("item", ""), say) for one in made)
     return f'<div>{opened}<div class="tiles" data-keyed>{tiles}</div>{_pager(page, count, say)}</div>', 4000
@@ -59,9 +75,9 @@ def _tile(made: Artefact, opened: str, say: Words) -> str:
         inside = f"<p>{esc(_beginning(Path(made.path)))}</p>"
     else:
         inside = f'<span class="kind">{esc(say("tab." + modality_of_media(made.media_type)))}</span>'
-    title = str(made.recipe.get("params", {}).get("prompt", ""))[:80] or made.id
+    read = inside.startswith("<p>") and inside != "<p></p>"  # words are called by themselves
     style = f"tile {kind} on" if made.id == opened else f"tile {kind}"
-    return push(style, inside, title=title, key=made.id, toggle=f"item={made.id}")
+    return push(style, inside, title="" if read else name_of(made), key=made.id, toggle=f"item={made.id}")
 
 
 def _beginning(path: Path) -> str:
@@ -77,13 +93,17 @@ def _opened(house: House, say: Words, artefact_id: str) -> str:
         made = house.studio.artefacts.get(artefact_id)
     except NotFound:
         return ""
-    recipe, created = made.recipe, house.studio.queue.get(made.id.rsplit("-", 1)[0]).created
-    facts = f"{esc(recipe.get('model', ''))} · {esc(clock(created, say))} · {esc(say.size(made.bytes))}"
+    recipe, job = made.recipe, house.studio.queue.get(made.id.rsplit("-", 1)[0])
+    facts = [str(recipe.get("model", "")), clock(job.created, say), say.size(made.bytes)]
+    if recipe.get("seed") is not None:
+        facts.append(f"{say('make.seed')} {recipe['seed']}")
+    asked = what_of(job, 400)
+    asked = f'<p class="asked">{esc(asked)}</p>' if asked else ""
     delete = button("delete", esc(say("gallery.delete")), kind="small stop", artefact=made.id, sure=say("gallery.sure"))
     close = push("b icon close", "×", title=say("gallery.close"), set="item=")
     return (
         f'<section class="opened">{close}<div class="made">{figure(house, made, say)}</div>'
-        f'<div class="about"><p class="facts">{facts}</p><p class="where">{esc(made.path)}</p>'
+        f'<div class="about">{asked}<p class="facts">{esc(" · ".join(facts))}</p><p class="where">{esc(made.path)}</p>'
         f"{tools_of(house, made, say)}{delete}"
         f"<details><summary>{esc(say('gallery.recipe'))}</summary>{as_json(recipe)}</details></div></section>"
     )

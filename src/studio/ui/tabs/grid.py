@@ -21,7 +21,7 @@ from studio.pipeline import MAX_SEED
 from studio.ui.form import Form, read_value
 from studio.ui.house import House
 from studio.ui.i18n import Words
-from studio.ui.view import button, esc, progress_of
+from studio.ui.view import button, esc, progress_of, push, refused, what_of
 
 MARK = "grid-"
 CELLS_MAX = 100
@@ -119,7 +119,7 @@ def _plain(value: Any) -> Any:
     return value.replace("${", "$${") if isinstance(value, str) else str(value) if isinstance(value, Path) else value
 
 
-def handler(house: House, form: Form, priority: int) -> Callable[..., None]:
+def handler(house: House, form: Form, say: Words, priority: int) -> Callable[..., None]:
     """What the button does with the model, the two sides, and the form's values."""
     by_name = {one.name: one for one in form.fields}
 
@@ -131,7 +131,7 @@ def handler(house: House, form: Form, priority: int) -> Callable[..., None]:
             params = form.params(values, house.studio.models.get(model).defaults)
             start(house, model, params, axes, priority)
         except StudioError as error:
-            raise gr.Error(str(error), duration=12, print_exception=False) from None
+            raise refused(house, error, say, model) from None
 
     return ask_for
 
@@ -158,7 +158,7 @@ def shown(house: House, say: Words, rows: list[JobRow]) -> str:
     title = "" if down else f"<caption>{esc(across)} →</caption>"
     table = f'<div class="grid-table"><table>{title}<tr>{corner}{head}</tr>{body}</table></div>'
     running = next((row for row in rows if row.state == "running"), None)
-    busy = progress_of(house.stories.of(running), running, say) if running else ""
+    busy = progress_of(house, house.stories.of(running), running, say) if running else ""
     prompt, seed = esc(_label(entry.params.get("prompt", ""))), esc(rows[0].params.get("seed", ""))
     facts = f'<p class="facts" data-seed-made="{seed}"><b>{prompt}</b><br>{esc(rows[0].model)}</p>'
     parts = [table, busy + _tools(name, rows, say), facts]
@@ -183,8 +183,8 @@ def _cell(house: House, say: Words, row: JobRow | None) -> str:
     pictures = [one for one in made if one.media_type.startswith("image/")]
     if pictures:
         inside = f'<img src="studio/thumb/{pictures[0].id}" alt="" loading="lazy">'
-        return f'<a href="studio/artefact/{pictures[0].id}" target="_blank">{inside}</a>'
-    hint = f' title="{esc(row.error)}"' if row.error else ""
+        return push("cell", inside, title=what_of(row) or row.model, toggle=f"item={pictures[0].id}")
+    hint = f' title="{esc(house.told(say, row.error, model=row.model))}"' if row.error else ""
     return f'<span class="state {row.state}"{hint}>{esc(say("state." + row.state))}</span>'
 
 

@@ -42,11 +42,14 @@ def build(say: Words) -> None:
 
 def render(house: House, say: Words, query: Mapping[str, str]) -> tuple[str, int]:
     """The list as HTML, and after how many milliseconds to ask again."""
-    states = _FILTERS.get(query.get("show", "all"), ())
+    show = query.get("show", "all")
+    states = _FILTERS.get(show, ())
     count = min(1000, int(query.get("count", "") or SHOWN))
     rows = house.studio.jobs.find(states=states, limit=count + 1)
     more, rows = len(rows) > count, rows[:count]
     if not rows:
+        if states:
+            return empty(say(f"jobs.none_{show}"), say("jobs.none_shown")), 2000
         return empty(say("jobs.none"), say("jobs.none_text")), 2000
     waiting = [row for row in rows if row.state == "queued"]
     running = [row for row in rows if row.state == "running"]
@@ -64,8 +67,8 @@ def render(house: House, say: Words, query: Mapping[str, str]) -> tuple[str, int
         position = place - len(running) if row.state == "queued" else -1
         parts.append(_row(house, say, row, position, len(waiting), opened))
     if more:
-        show = push("b", esc(say("jobs.more")), set=f"count={count + SHOWN}")
-        parts.append(f'<p data-key="more" class="more">{show}</p>')
+        further = push("b", esc(say("jobs.more")), set=f"count={count + SHOWN}")
+        parts.append(f'<p data-key="more" class="more">{further}</p>')
     return f'<div class="jobs" data-keyed>{"".join(parts)}</div>', 400 if running or waiting else 2000
 
 
@@ -78,8 +81,8 @@ def _row(house: House, say: Words, row: JobRow, position: int, waiting: int, ope
     tools = f'<div class="tools">{_tools(row, position, waiting, say)}</div>'
     line = f'<div class="line">{state}{name}<time>{esc(clock(row.created, say))}</time>{tools}</div>'
     facts = f'<span class="facts">{esc(facts_of(row, story, say))}</span>'
-    middle = facts if row.ended else progress_of(story, row, say)
-    fault = trouble(row, say) if row.state in ("failed", "quarantined") else ""
+    middle = facts if row.ended else progress_of(house, story, row, say, position)
+    fault = trouble(house, row, say) if row.state in ("failed", "quarantined") else ""
     detail = _detail(house, say, row) if opened else ""
     return f'<article class="job {row.state}" data-key="{row.id}">{line}{middle}{fault}{detail}</article>'
 
@@ -108,16 +111,17 @@ def _detail(house: House, say: Words, row: JobRow) -> str:
 
 
 def render_status(house: House, say: Words, _query: Mapping[str, str]) -> tuple[str, int]:
-    """The pill at the top of the page: what runs, and how far it is."""
+    """The pill at the top of the page: what runs, and how far it is. It carries what is loaded, for forecasts."""
+    held = ",".join(f"{one['model']}{'-' * bool(one.get('parked'))}" for one in house.studio.queue.note("loaded") or [])
     if house.studio.queue.paused:
-        return f'<span class="pill paused" data-tab="machine">{esc(say("status.paused"))}</span>', 2000
+        return push("pill paused", esc(say("status.paused")), tab="machine", held=held), 2000
     running = house.studio.jobs.find(states=["running"], limit=1)
     queued = house.studio.queue.counts().get("queued", 0)
     if not running and not queued:
-        return f'<span class="pill idle" data-tab="jobs">{esc(say("status.idle"))}</span>', 2000
-    text = say("status.waiting", count=queued)
+        return push("pill idle", esc(say("status.idle")), tab="jobs", held=held), 2000
+    text = esc(say("status.waiting", count=queued))
     if running:
         done = share_of(house.stories.of(running[0]).progress)
         share = f" {100 * done:.0f} %" if done else ""
-        text = f"{running[0].model}{share}" + (f" +{queued}" if queued else "")
-    return f'<button type="button" class="pill busy" data-tab="jobs"><i></i>{esc(text)}</button>', 700
+        text = f"<b>{esc(running[0].model)}</b>{share}" + (f'<span class="of"> +{queued}</span>' if queued else "")
+    return push("pill busy", f"<i></i>{text}", tab="jobs", held=held), 700

@@ -65,8 +65,8 @@ def _loaded(house: House, say: Words) -> str:
 def _places(held: Mapping[str, int], say: Words) -> str:
     if held.get("parked"):
         return say("machine.parked", size=say.size(held["ram_bytes"]))
-    card = f"{say.size(held['vram_bytes'])} {say('plan.vram')} · " if held["vram_bytes"] else ""
-    return f"{card}{say.size(held['ram_bytes'])} {say('plan.ram')}"
+    card = say("plan.of_vram", size=say.size(held["vram_bytes"])) + " · " if held["vram_bytes"] else ""
+    return card + say("plan.of_ram", size=say.size(held["ram_bytes"]))
 
 
 def _energy(house: House, say: Words) -> str:

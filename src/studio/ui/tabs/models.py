@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 import gradio as gr
@@ -34,13 +35,20 @@ def render(house: House, say: Words, query: Mapping[str, str]) -> tuple[str, int
         if all(word in text for word in words):
             pull = house.pulls.of(spec.id)
             busy = busy or (pull is not None and pull.running)
-            cards.append((not here, spec.download_bytes or 0, _card(house, say, spec, task, here)))
+            cards.append((not here, _large(house, spec), _card(house, say, spec, task, here)))
     cards.sort(key=lambda card: card[:2])
-    faults = "".join(f'<p class="trouble" data-key="fault{n}">{esc(text)}</p>' for n, text in enumerate(house.faults))
+    told = (house.told(say, text) for text in house.faults)
+    faults = "".join(f'<p class="trouble" data-key="fault{n}">{esc(text)}</p>' for n, text in enumerate(told))
     if not cards:
         return faults + empty(say("models.none"), say("models.none_text")), 4000
     inside = "".join(card for _, _, card in cards)
-    return f'<div class="cards" data-keyed>{faults}{inside}</div>', 500 if busy else 4000
+    return f'<div class="cards" data-keyed data-steady>{faults}{inside}</div>', 500 if busy else 4000
+
+
+def _large(house: House, spec: ModelSpec) -> int:
+    """How large a model is, as well as it is known: small ones come first."""
+    forecast = house.fits.of(spec.id)
+    return spec.about_bytes or (forecast.plan.disk_bytes if forecast and forecast.plan else sys.maxsize)
 
 
 def _card(house: House, say: Words, spec: ModelSpec, task: str, here: bool) -> str:
@@ -52,19 +60,27 @@ def _card(house: House, say: Words, spec: ModelSpec, task: str, here: bool) -> s
     size = house.size(spec, say)
     size = f" · {esc(size)}" if size else ""
     mark = badge(forecast.verdict, say) if forecast else '<span class="badge wait">…</span>'
-    why = f'<p class="why">{esc(forecast.why)}</p>' if forecast and forecast.verdict == "no" and forecast.why else ""
+    no = house.told(say, forecast.why, model=spec.id) if forecast and forecast.verdict == "no" else ""
+    why = f'<p class="why">{esc(no)}</p>' if no else ""
     need = ""
     if forecast and forecast.plan is not None and forecast.plan.fits:
         plan = forecast.plan
-        needs = [f"{say.size(plan.peak_vram_bytes)} {say('plan.vram')}"] if plan.peak_vram_bytes else []
-        needs += [f"{say.size(plan.peak_ram_bytes)} {say('plan.ram')}"] if plan.peak_ram_bytes else []
+        needs = [say("plan.of_vram", size=say.size(plan.peak_vram_bytes))] if plan.peak_vram_bytes else []
+        needs += [say("plan.of_ram", size=say.size(plan.peak_ram_bytes))] if plan.peak_ram_bytes else []
         need = f"<small>{esc(' · '.join(needs))}</small>"
-    makes = task.replace("->", " → ")
+    makes = _makes(task, say)
     proof = say(f"models.proof_{spec.proof}")
     facts = f"<small>{esc(makes)}{size} · {esc(spec.licence)}{tongues} · {esc(proof)}</small>"
     head = f"<header><b>{esc(spec.id)}</b>{mark}</header>"
     foot = f'<div class="foot">{_foot(house, say, spec, here)}</div>'
     return f'<article class="card" data-key="{esc(spec.id)}">{head}{facts}{about}{why}{need}{foot}</article>'
+
+
+def _makes(task: str, say: Words) -> str:
+    """``text+image->text`` in words: what the model takes and gives."""
+    sides = (side.split("+") for side in task.split("->"))
+    named = ([say(f"medium.{kind}") if say.has(f"medium.{kind}") else kind for kind in side] for side in sides)
+    return " → ".join(" + ".join(side) for side in named)
 
 
 def _foot(house: House, say: Words, spec: ModelSpec, here: bool) -> str:

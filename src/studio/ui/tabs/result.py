@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from studio.events import Artefact
+from studio.events import Artefact, Preview
 from studio.jobs.model import JobRow
 from studio.ui.house import House, modality_of
 from studio.ui.i18n import Words
@@ -33,7 +34,7 @@ WAYS_AS_BUTTONS = 4
 
 def render(house: House, say: Words, query: Mapping[str, str]) -> tuple[str, int]:
     """The chosen job, else the one that runs, else the last one; a grid counts as one."""
-    groups = newest_of(house, query.get("tab", ""))
+    groups = [rows for rows in newest_of(house, query.get("tab", "")) if not _deleted(house, rows)]
     if not groups:
         return empty(say("make.empty"), say("make.empty_text")), 1000
     active = [rows for rows in groups if any(not row.ended for row in rows)]
@@ -41,9 +42,27 @@ def render(house: House, say: Words, query: Mapping[str, str]) -> tuple[str, int
     running = next((rows for rows in active if any(row.state == "running" for row in rows)), None)
     shown = chosen or running or (active[-1] if active else groups[0])
     strip = "".join(_tile(house, rows, rows is shown, say) for rows in groups)
-    large = grid.shown(house, say, shown) if grid.is_grid(shown[0]) else _shown(house, shown[0], say)
+    if grid.is_grid(shown[0]):
+        large = _picked(house, shown, query.get("item", ""), say) + grid.shown(house, say, shown)
+    else:
+        large = _shown(house, shown[0], say)
     html = f'<div data-keyed>{large}<section data-key="strip" class="strip">{strip}</section></div>'
     return html, 350 if active else 1200
+
+
+def _deleted(house: House, rows: list[JobRow]) -> bool:
+    """Made, and taken out of the gallery since."""
+    return all(row.state == "done" and not house.studio.artefacts.of_job(row.id) for row in rows)
+
+
+def _picked(house: House, rows: list[JobRow], item: str, say: Words) -> str:
+    """One picture of a grid, large, with what can be done with it."""
+    made = next((one for row in rows for one in house.studio.artefacts.of_job(row.id) if one.id == item), None)
+    if made is None:
+        return ""
+    close = push("b icon close", "×", title=say("gallery.close"), set="item=")
+    picture = f"<figure>{figure(house, made, say)}{tools_of(house, made, say)}</figure>"
+    return f'<section data-key="{item}-cell" class="shown opened">{close}<div class="figures">{picture}</div></section>'
 
 
 def newest_of(house: House, modality: str, limit: int = STRIP) -> list[list[JobRow]]:
@@ -64,7 +83,7 @@ def _shown(house: House, row: JobRow, say: Words) -> str:
     """One job in parts, so that what plays or is looked at stays while the progress moves on."""
     story = house.stories.of(row)
     parts = [_seen(house, row, story, say), _doing(house, row, story, say)]
-    parts += [f'<p class="note">{esc(text)}</p>' for text in story.notes]
+    parts += [f'<p class="note">{esc(house.told(say, text, model=row.model))}</p>' for text in story.notes]
     facts = " · ".join(part for part in (row.model, facts_of(row, story, say)) if part)
     seed = esc(row.params.get("seed", ""))
     parts.append(f'<p class="facts" data-seed-made="{seed}"><b>{esc(what_of(row))}</b><br>{esc(facts)}</p>')
@@ -77,9 +96,36 @@ def _film(row: JobRow, story: Story, say: Words) -> str:
     """Finished pieces of a film one after the other, in the order of their names, while the next one is made."""
     if not story.clips:
         return ""
-    urls = [f"studio/preview/{row.id}?n={story.clips[name][0]}&file={quote(name)}" for name in sorted(story.clips)]
-    data = f'data-clips="{esc(json.dumps(urls))}" data-word="{esc(say("make.piece"))}"'
+    names = sorted(story.clips)
+    urls = [f"studio/preview/{row.id}?n={story.clips[name][0]}&file={quote(name)}" for name in names]
+    words = [_piece(name, story.clips[name][1], say) for name in names]
+    data = f'data-clips="{esc(json.dumps(urls))}" data-words="{esc(json.dumps(words, ensure_ascii=False))}"'
     return f'<section data-key="{row.id}-film" class="shown film" {data}></section>'
+
+
+def _piece(name: str, piece: Preview, say: Words) -> tuple[str, str]:
+    """What a piece of a film is called, in short and in words: its place in the film, else the number of its file."""
+    if not piece.parts:
+        found = re.search(r"(\d+)\D*$", Path(name).stem)
+        number = str(int(found[1])) if found else Path(name).stem
+        return number, f"{say('make.piece')} {number}"
+    number = str(piece.part) if piece.last_part <= piece.part else f"{piece.part}–{piece.last_part}"
+    return number, say("jobs.part", part=number, parts=piece.parts)
+
+
+def _kept(story: Story, say: Words) -> str:
+    """Which sections of a film that waits to go on are there."""
+    sections, count = story.parts
+    if not sections:
+        return ""
+    runs: list[list[int]] = []
+    for number in sections:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    shown = ", ".join("–".join(map(str, run)) for run in runs)
+    return f'<p class="facts">{esc(say("jobs.kept_parts", parts=shown, count=count))}</p>'
 
 
 def _seen(house: House, row: JobRow, story: Story, say: Words) -> str:
@@ -93,7 +139,7 @@ def _seen(house: House, row: JobRow, story: Story, say: Words) -> str:
     seen = "".join(figure(house, made, say) for made in story.artefacts)
     if story.preview is not None and not story.preview.media_type.startswith("video/"):
         seen += f'<img class="preview" src="studio/preview/{row.id}?n={story.previews}" alt="">'
-    elif not (story.artefacts or story.answer or story.clips):
+    elif row.state == "running" and not (story.artefacts or story.answer or story.clips):
         seen += '<div class="waiting"></div>'
     return seen + (f'<pre class="words">{esc(story.answer)}</pre>' if story.answer else "")
 
@@ -103,13 +149,14 @@ def _doing(house: House, row: JobRow, story: Story, say: Words) -> str:
     if row.ended:
         if row.state == "done":
             return ""
-        return f'{trouble(row, say)}<div class="tools">{retry_tools(row, say)}</div>'
+        return f'{trouble(house, row, say)}<div class="tools">{retry_tools(row, say)}</div>'
     cancel = button("cancel", esc(say("jobs.cancel")), kind="small stop", id=row.id)
+    kept = _kept(story, say) if row.state == "queued" else ""
     if house.studio.queue.paused:
         resume = button("resume", esc(say("machine.resume")), kind="small primary")
-        return f'<p class="note">{esc(say("jobs.paused"))}</p><div class="tools">{resume}{cancel}</div>'
+        return f'<p class="note">{esc(say("jobs.paused"))}</p>{kept}<div class="tools">{resume}{cancel}</div>'
     pause = button("pause", esc(say("machine.pause")), kind="small", title=say("make.pause_text"))
-    return f'{progress_of(story, row, say)}<div class="tools">{pause}{cancel}</div>'
+    return f'{progress_of(house, story, row, say)}{kept}<div class="tools">{pause}{cancel}</div>'
 
 
 def tools_of(house: House, made: Artefact, say: Words) -> str:
@@ -122,12 +169,13 @@ def tools_of(house: House, made: Artefact, say: Words) -> str:
         tools.append(button("send", esc(word), kind="small", artefact=made.id, title=direct.model))
     for tab in house.targets.tabs(made.media_type):
         word = say("make.to", tab=say(f"tab.{tab}"))
-        tools.append(button("use", esc(word), kind="small", artefact=made.id, to=tab, act="1"))
+        tools.append(button("use", esc(word), kind="small", artefact=made.id, to=tab, act="page"))
     tools += [
         button("again", esc(say("jobs.again")), kind="small", artefact=made.id, title=say("jobs.again_text")),
-        button("restore", esc(say("gallery.restore")), kind="small", artefact=made.id, act="1"),
-        button("use", esc(say("gallery.use")), kind="small", artefact=made.id, act="1"),
+        button("restore", esc(say("gallery.restore")), kind="small", artefact=made.id, act="page"),
     ]
+    if house.targets.of(made.media_type) or made.media_type == "text/plain":
+        tools.append(button("use", esc(say("gallery.use")), kind="small", artefact=made.id, act="page"))
     return f'<div class="tools">{"".join(tools)}</div>{_ways(house, made, say)}'
 
 
@@ -140,7 +188,7 @@ def _ways(house: House, made: Artefact, say: Words) -> str:
         inside = f'<select class="b small" data-ways="{made.id}">{first}{options}</select>'
     else:
         inside = "".join(
-            button("restore", esc(label), kind="small", artefact=made.id, change=json.dumps(params), act="1")
+            button("restore", esc(label), kind="small", artefact=made.id, change=json.dumps(params), act="page")
             for label, params in ways
         )
     return f'<div class="tools ways-again">{inside}</div>' if ways else ""

@@ -9,13 +9,13 @@ import gradio as gr
 
 from studio.errors import BadRequest, StudioError
 from studio.ui.chats import Chat, Turn
-from studio.ui.form import Form, component_of, draw_groups
+from studio.ui.form import Form, component_of, draw_groups, reset_button
 from studio.ui.house import House
 from studio.ui.i18n import Words
-from studio.ui.tabs.make import PERSON_WAITS, QUIET, Maker, first_model, model_note
+from studio.ui.tabs.make import EACH, PERSON_WAITS, QUIET, Maker, act_box, connect_reset, first_model, model_note
 from studio.ui.tabs.make import build as build_makers
 from studio.ui.tabs.thread import presets, settle
-from studio.ui.view import badge, button, esc, forecast_line, forecast_wait, live, push, search
+from studio.ui.view import button, esc, forecast_line, forecast_refused, forecast_wait, live, push, refused, search
 
 TAKEN = frozenset({"prompt", "messages", "images", "completion", "json_schema"})
 """Parameters that a conversation fills in by itself, or that make no conversation."""
@@ -36,8 +36,8 @@ class Talk:
     line: Any = None
 
 
-def build(house: House, say: Words, demo: gr.Blocks, act: Any) -> Maker:
-    """Draw the tab and connect it. ``act`` is the hidden box through which ``keys.js`` hands over what was clicked."""
+def build(house: House, say: Words, demo: gr.Blocks) -> Maker:
+    """Draw the tab and connect it."""
     models = house.models("text")
     talkers = [spec for spec in models if house.chats_with(spec)]
     others = [spec for spec in models if not house.chats_with(spec)]
@@ -65,7 +65,7 @@ def build(house: House, say: Words, demo: gr.Blocks, act: Any) -> Maker:
     talk.maker.groups["talk"], talk.maker.groups["side"], talk.maker.groups["make"] = talking, side, making
     if talk.form is not None:
         talk.maker.forms[talk.form.family] = talk.form
-        _connect(house, say, demo, act, talk)
+        _connect(house, say, demo, talk)
     return talk.maker
 
 
@@ -83,7 +83,7 @@ def _talk(house: House, say: Words, model: str | None, chooser: Any, note: Any, 
     fields = tuple(one for one in house.studio.fields(model, say.language) if one.name not in TAKEN)
     talk.form = Form(house.studio.models.get(model).pipeline, fields)
     made: dict[str, Any] = {}
-    with gr.Accordion(say("form.settings"), open=False, elem_classes="fold"):
+    with gr.Accordion(say("form.settings"), open=False, elem_classes=["fold", f"form-of-{talk.form.family}"]):
         with gr.Row(elem_classes="fields"):
             preset = gr.Dropdown(list(presets(say.language)), value="", label=say("chat.preset"), min_width=200)
             for one in fields:
@@ -91,16 +91,20 @@ def _talk(house: House, say: Words, model: str | None, chooser: Any, note: Any, 
                     made[one.name] = component_of(one, say, lines=1)
                     preset.change(lambda text: text, preset, made[one.name], **QUIET)
         draw_groups(house, talk.form, [one for one in fields if one.name not in made], say, made)
+        talk.form.reset = reset_button(say)
+        talk.form.reset.click(lambda: "", None, preset, **QUIET)
     talk.form.components = [made[one.name] for one in fields]
+    connect_reset(house, talk.form, chooser)
     return talk
 
 
-def _connect(house: House, say: Words, demo: gr.Blocks, act: Any, talk: Talk) -> None:
+def _connect(house: House, say: Words, demo: gr.Blocks, talk: Talk) -> None:
     """Sending, another answer, an edited turn, opening and beginning a conversation, and the forecast."""
     form = talk.form
     assert form is not None  # noqa: S101 - the caller looked
     chooser, inputs = talk.maker.chooser, [talk.maker.chooser, *form.components]
     shown = [talk.open_chat, talk.thread, talk.history]
+    act = act_box("chat")
 
     def params(model: str, values: tuple[Any, ...]) -> dict[str, Any]:
         return form.params(values, house.studio.models.get(model).defaults)
@@ -112,7 +116,7 @@ def _connect(house: House, say: Words, demo: gr.Blocks, act: Any, talk: Talk) ->
         try:
             chat_id = say_it(house, chat_id, model, text or "…", files, params(model, values))
         except StudioError as error:
-            raise gr.Error(str(error), duration=12, print_exception=False) from None
+            raise refused(house, error, say, model) from None
         return {"text": "", "files": []}, *showing(say, chat_id)
 
     def acted(message: str, chat_id: str, model: str, *values: Any) -> tuple[Any, ...]:
@@ -132,29 +136,30 @@ def _connect(house: House, say: Words, demo: gr.Blocks, act: Any, talk: Talk) ->
                 say_otherwise(house, asked["chat"], asked["turn"], asked["text"], model, params(model, values))
                 return showing(say, asked["chat"])
         except StudioError as error:
-            raise gr.Error(str(error), duration=12, print_exception=False) from None
+            raise refused(house, error, say, model) from None
         return gr.skip(), gr.skip(), gr.skip()
 
     def forecast(model: str, *values: Any) -> str:
         if not model or house.studio.models.get(model).pipeline != form.family:
             return "<div></div>"
         try:
-            return forecast_line(house.fits.ask(model, params(model, values)), say)
+            return forecast_line(house, house.fits.ask(model, params(model, values)), say, model)
         except BadRequest as error:
-            return f'<div class="forecast unknown">{badge("unknown", say)} {esc(error)}</div>'
+            return forecast_refused(house, error, say, model)
 
     talk.box.submit(send, [talk.box, talk.open_chat, *inputs], [talk.box, *shown], **QUIET)
-    act.submit(acted, [act, talk.open_chat, *inputs], shown, **QUIET)
+    act.submit(acted, [act, talk.open_chat, *inputs], shown, **EACH, **QUIET)
     changes = [component.change for component in form.planned]
     line = talk.line
     gr.on([chooser.change, *changes], forecast, inputs, line, trigger_mode="always_last", **QUIET)
     demo.load(forecast, inputs, line, **QUIET)
+    talk.maker.forecasts.append((forecast, inputs, line))
     demo.load(lambda chat_id: showing(say, chat_id)[1:], talk.open_chat, shown[1:], **QUIET)
 
 
 def showing(say: Words, chat_id: str) -> tuple[Any, ...]:
     """The values of the state, the thread and the history for an open conversation; "" is a new one."""
-    begin = button("new", f"+ {esc(say('chat.new'))}", kind="wide", act="1")
+    begin = button("new", f"+ {esc(say('chat.new'))}", kind="wide", act="chat")
     head = f'<div class="side-head">{begin}{search(say("chat.search"))}</div>'
     thread = live("thread", kind="scroll", chat=chat_id) if chat_id else live("thread", kind="scroll")
     history = live("history", chat=chat_id) if chat_id else live("history")
@@ -174,7 +179,7 @@ def say_it(house: House, chat_id: str, model: str, text: str, files: list[str], 
 def answer_again(house: House, chat_id: str, turn_id: str, model: str, params: dict[str, Any]) -> None:
     """Another answer to the same words: a branch beside the one that is there."""
     with house.chats.change(chat_id) as chat:
-        _not_writing(house, chat)
+        _stop_writing(house, chat)
         asked = chat.turn(chat.turn(turn_id).parent)
         _answer(house, chat, asked, model, {key: value for key, value in params.items() if key != "seed"}, new=False)
 
@@ -184,7 +189,7 @@ def say_otherwise(house: House, chat_id: str, turn_id: str, text: str, model: st
     if not text.strip():
         raise BadRequest("The message is empty.", "Write something.")
     with house.chats.change(chat_id) as chat:
-        _not_writing(house, chat)
+        _stop_writing(house, chat)
         before = chat.turn(turn_id)
         asked = Turn(parent=before.parent, role="user", text=text.strip(), images=before.images)
         _answer(house, chat, asked, model, params, new=True)
@@ -209,6 +214,14 @@ def _known(house: House, chat_id: str) -> bool:
         return bool(house.chats.get(chat_id))
     except StudioError:
         return False
+
+
+def _stop_writing(house: House, chat: Chat) -> None:
+    """What is asked anew is not waited for; what came of the answer stays in its branch."""
+    for turn in chat.path():
+        if not turn.settled:
+            house.studio.queue.cancel(turn.job)
+    settle(house, chat)
 
 
 def _not_writing(house: House, chat: Chat) -> None:

@@ -93,7 +93,7 @@ def _answered(house: House, say: Words, chat: Chat, turn: Turn, branches: str) -
     if turn.text:
         body += f'<div class="prose">{_prose(turn.text, turn.settled)}</div>'
     if turn.error:
-        body += f'<div class="trouble"><p>{esc(turn.error)}</p></div>'
+        body += f'<div class="trouble"><p>{esc(house.told(say, turn.error, model=turn.model))}</p></div>'
     if not turn.settled:
         waits = "" if turn.text or turn.thinking else f'<span class="dots">{esc(_waiting(house, say, turn))}</span>'
         tools = waits + button(
@@ -105,7 +105,7 @@ def _answered(house: House, say: Words, chat: Chat, turn: Turn, branches: str) -
     tools = (
         branches
         + button("copy", sign("copy"), kind="icon", title=say("chat.copy"), turn=turn.id)
-        + button("redo", "↻", kind="icon", title=say("chat.redo"), turn=turn.id, chat=chat.id, act="1")
+        + button("redo", "↻", kind="icon", title=say("chat.redo"), turn=turn.id, chat=chat.id, act="chat")
         + f'<span class="facts">{esc(_facts(say, turn))}</span>'
     )
     raw = f'<template class="raw">{esc(turn.text)}</template>'
@@ -173,14 +173,15 @@ def render_history(house: House, say: Words, query: Mapping[str, str]) -> tuple[
     """The conversations on the left, the last changed first."""
     chats = house.chats.newest(query.get("q", ""))
     if not chats:
-        return f'<p class="quiet">{esc(say("chat.none"))}</p>', 2000
+        none = say("gallery.nothing" if query.get("q") else "chat.none")
+        return f'<p class="quiet">{esc(none)}</p>', 2000
     rows = "".join(_past(say, chat, chat.id == query.get("chat")) for chat in chats)
     return f'<div class="history" data-keyed>{rows}</div>', 3000
 
 
 def _past(say: Words, chat: Chat, on: bool) -> str:
     label = f"{esc(chat.title or '…')}<small>{esc(clock(chat.changed, say))}</small>"
-    name = push("title", label, do="open", act="1", chat=chat.id)
+    name = push("title", label, do="open", act="chat", chat=chat.id)
     drop = button("delete-chat", "×", kind="icon", title=say("chat.delete"), chat=chat.id, sure=say("chat.sure"))
     return f'<div class="past{" on" if on else ""}" data-key="{chat.id}">{name}{drop}</div>'
 

@@ -29,6 +29,7 @@ class FilmParams(Params):
         default="", description="Wait for this file before each section but the first.",
         json_schema_extra={"advanced": True},
     )  # fmt: skip
+    backwards: bool = Field(default=False, description="The end first.", json_schema_extra={"advanced": True})
     film: Annotated[Path, input_file("video/mp4")] | None = Field(
         default=None, description="A film of which a part is made again.", json_schema_extra={"advanced": True}
     )
@@ -47,18 +48,23 @@ class Film(Pipeline[FilmParams]):
     def generate(self, params: FilmParams, ctx: Context) -> Iterator[Event]:
         import numpy as np
 
-        pause, made = threading.Event(), []
+        pause, made = threading.Event(), {}
         count = max(1, round(params.seconds * FPS / FRAMES))
         size = (params.height or 64, params.width or 64, 3)
+        places = [ctx.workdir / f"segment-{number + 1:04}.mp4" for number in range(count)]
         for number in range(count):
-            yield Progress(phase="denoise", done=1, total=2, part=number + 1, parts=count, part_eta_s=4.0, eta_s=12.0)
+            yield Progress(
+                phase="denoise", done=1, total=2, part=number + 1, parts=count, part_eta_s=4.0, eta_s=12.0,
+                backwards=params.backwards,
+            )  # fmt: skip
             while number and params.wait_for and not Path(f"{params.wait_for}{number}").exists():
                 ctx.check()
                 pause.wait(0.02)
-            place = ctx.workdir / f"segment-{number + 1:04}.mp4"
-            frames = np.full((FRAMES, *size), COLOURS[number % len(COLOURS)], np.uint8)
-            made.append(write_segment(place, frames, FPS))
-            yield Preview(path=str(place), media_type="video/mp4")
+            at = count - 1 - number if params.backwards else number
+            frames = np.full((FRAMES, *size), COLOURS[at % len(COLOURS)], np.uint8)
+            made[at] = write_segment(places[at], frames, FPS)
+            told = {"part": at + 1, "last_part": at + 1, "parts": count} if params.backwards else {}
+            yield Preview(path=str(places[at]), media_type="video/mp4", **told)
         path = ctx.new_file("video/mp4")
-        join([segment.path for segment in made], path, FPS)
+        join([made[at].path for at in range(count)], path, FPS)
         yield ctx.made(path, "video/mp4", sections=count, sampling="forward", fps=FPS)

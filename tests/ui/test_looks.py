@@ -1,0 +1,73 @@
+"""How large things are and where they stand, where that was wrong once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from browsing import Tab, choose, hold_a_picture, unfold
+
+from toolbox import until
+
+LOW = """(tab) => [...document.querySelectorAll(`#tab-${tab} :is(button,input,textarea,select,a.b,summary,label)`)]
+  .filter((one) => one.getClientRects().length && !one.matches("[type=file], [type=radio], [type=checkbox]"))
+  .filter((one) => one.tagName !== "LABEL" || one.querySelector("[type=radio], [type=checkbox]"))
+  .filter((one) => !one.closest(".away") && one.getBoundingClientRect().height < 40).map((one) => one.outerHTML)"""
+CARDS = '<div class="cards" data-keyed data-steady>{}</div>'
+CARD = '<article class="card" data-key="{0}"><b>{0}</b>{1}</article>'
+
+
+def test_what_was_cancelled_takes_a_line_or_two(tab: Tab, tmp_path: Path) -> None:
+    shown = hold_a_picture(tab, "soon cancelled", tmp_path / "never")
+    shown.locator("#tab-image .shown .stop").first.click()
+    part = shown.locator("#tab-image .shown:has(.trouble)")
+    part.wait_for()
+    assert part.bounding_box()["height"] < 110
+
+
+def test_a_finished_download_keeps_its_place_until_the_next_visit(tab: Tab) -> None:
+    shown = tab.open()
+    lists = [[("small", ""), ("large", "42 %")], [("large", "here"), ("small", ""), ("new", "")]]
+
+    def answer(route: object) -> None:
+        cards = "".join(CARD.format(*one) for one in lists[0])
+        headers = {"X-Next-Ms": "100", "X-Tag": str(len(lists)), "Content-Type": "text/html"}
+        route.fulfill(body=CARDS.format(cards), headers=headers)  # type: ignore[attr-defined]
+
+    shown.route("**/studio/live/models*", answer)
+    tab.go("models")
+    names = shown.locator("#tab-models .card b")
+    until("two models", lambda: names.all_inner_texts() == ["small", "large"])
+    lists.pop(0)
+    until("another one", lambda: names.count() == 3)
+    assert names.all_inner_texts() == ["small", "large", "new"]
+    assert shown.locator("#tab-models .card").nth(1).inner_text().split() == ["large", "here"]
+    tab.go("jobs")
+    tab.go("models")
+    until("the order of the server", lambda: names.all_inner_texts() == ["large", "small", "new"])
+
+
+def test_an_empty_section_names_the_box_that_counts_instead(tab: Tab) -> None:
+    shown = tab.open()
+    for language in ("en", "fr"):
+        tab.go("video")
+        choose(shown, "video", "starter-video")
+        form = shown.locator("#tab-video .family:visible").filter(has=shown.locator("section-line"))
+        label = form.locator(".p-prompt").locator("visible=true").first.locator("span").first.inner_text()
+        assert label.lower() in form.locator("section-line input").first.get_attribute("placeholder")
+        if language == "en":
+            shown.get_by_role("link", name="Français").click()
+            shown.wait_for_selector("#tab-video-button.selected")
+
+
+def test_no_control_of_a_form_is_too_low_for_a_finger(tab: Tab) -> None:
+    shown = tab.open()
+    shown.set_viewport_size({"width": 390, "height": 844})
+    unfold(shown.locator("#tab-text .fold > button").first)
+    assert shown.evaluate(LOW, "text") == []
+    for modality, model in (("image", "starter-image"), ("image", "paint"), ("video", "starter-video")):
+        tab.go(modality)
+        shown.wait_for_selector(f"#{modality}-model")
+        choose(shown, modality, model)
+        for fold in shown.locator(f"#tab-{modality} .family:visible .fold > button").all():
+            unfold(fold)
+        assert shown.evaluate(LOW, modality) == []
