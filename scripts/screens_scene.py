@@ -9,15 +9,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 from PIL import Image, ImageDraw
 
 from bench_page import ROOT, Server, serving
-
-if TYPE_CHECKING:
-    from screens import Eye
+from screens_eye import Eye
 
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "download")]
 from fake_hub import FakeHub, Fault  # noqa: E402

@@ -17,13 +17,10 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench_page import serving
+from screens_eye import Eye
 from screens_scene import COMES, FakeHub, Scene, damaged, foreign_family, kill_worker, offer, studio
-
-if TYPE_CHECKING:
-    from screens import Eye
 
 TABS = ("text", "image", "video", "audio", "mesh", "jobs", "gallery", "models", "machine")
 LARGE = {"text": "mistral-small-3.1-24b", "image": "qwen-image-2512", "video": "framepack-i2v-hy"}
