@@ -6,24 +6,8 @@ from studio.errors import BadRequest, BadWeights, Cancelled, DoesNotFit, NoSpace
 from studio.events import Artefact, Event, Note, Preview, Progress, Token
 from studio.fields import MAX_STEPS, PROMPT_MAX, Picture, Sound, Steps
 from studio.pictures import check_whole, read_upright, shown_size
-from studio.pipeline import (
-    Block,
-    Budget,
-    Context,
-    Footprint,
-    Network,
-    Params,
-    Phase,
-    Pipeline,
-    Plan,
-    Probe,
-    Rates,
-    Row,
-    Stage,
-    Variant,
-    beside_result,
-    input_file,
-)
+from studio.pipeline import Context, Params, Pipeline, beside_result, input_file
+from studio.plans import Block, Budget, Footprint, Network, Phase, Plan, Probe, Rates, Row, Stage, Variant
 from studio.shapes import NetworkShape, Shapes, networks_of_files, read_shape, text_bytes
 from studio.spec import ModelSpec
 from studio.stages import network_of, reading, tile_px, whole_or_tiles

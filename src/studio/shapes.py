@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from studio.errors import BadRequest
-from studio.pipeline import Block
+from studio.plans import Block
 from studio.spec import ModelSpec
 
 _LONGEST_HEADER = 100_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from math import ceil
 
-from studio.pipeline import Network, Probe, Variant
+from studio.plans import Network, Probe, Variant
 from studio.shapes import NetworkShape, text_bytes
 
 TILE_OVERLAP = 0.75

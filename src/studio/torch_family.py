@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from studio.errors import StudioError
-from studio.pipeline import P, Pipeline, Plan
+from studio.pipeline import P, Pipeline
+from studio.plans import Plan
 
 if TYPE_CHECKING:
     import torch

@@ -32,7 +32,7 @@ import psutil
 
 from studio.errors import StudioError
 from studio.memory.shipped import shipped
-from studio.pipeline import Footprint, Probe, Stage, Variant
+from studio.plans import Footprint, Probe, Stage, Variant
 from studio.version import installed
 
 LIBRARIES = ("torch", "diffusers", "transformers", "studio-workstation")

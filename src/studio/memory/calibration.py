@@ -28,7 +28,7 @@ from typing import Any, Literal, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from studio.pipeline import Plan, Rates
+from studio.plans import Plan, Rates
 from studio.version import installed
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from studio.memory.storage import NF4_BLOCK, scratch_bytes, spread
-from studio.pipeline import Block, Network, Precision
+from studio.plans import Block, Network, Precision
 
 PAGE_BYTES = 4096
 """Host memory is pinned in slabs of whole pages: pinning tensor by tensor would round each up to a power of two."""

@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from studio.memory.heap import trim_heap
-from studio.pipeline import Budget, Pipeline, Plan
+from studio.pipeline import Pipeline
+from studio.plans import Budget, Plan
 
 log = logging.getLogger(__name__)
 

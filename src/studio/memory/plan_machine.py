@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from studio.hardware import RAM_MARGIN_BYTES, VRAM_MARGIN_BYTES, Gpu, Hardware
-from studio.pipeline import Budget, Rates
+from studio.plans import Budget, Rates
 from studio.units import GIB
 
 SYSTEM_RAM_BYTES = 5 * GIB

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from studio.errors import DoesNotFit
 from studio.memory.calibration import Calibration, Guess, Subject, choice_of, rates_id
 from studio.memory.plan_nearest import nearest_plan
-from studio.pipeline import Budget, Phase, Plan, Rates, Row
+from studio.plans import Budget, Phase, Plan, Rates, Row
 from studio.units import format_bytes
 
 TYPICAL = "estimated from typical rates, not measured on this machine"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from studio.errors import DoesNotFit
-from studio.pipeline import Budget, Plan
+from studio.plans import Budget, Plan
 from studio.units import MIB, format_bytes
 
 MOST_BYTES = 2 * 1024**4

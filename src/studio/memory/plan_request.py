@@ -16,7 +16,8 @@ from studio.memory.plan_measured import Corrector, Drawn, Make, held, proven
 from studio.memory.plan_nearest import nearest_plan
 from studio.memory.plan_process import process_bytes, start_seconds
 from studio.memory.planner import plan
-from studio.pipeline import Budget, Footprint, Params, Phase, Pipeline, Plan, Prefer, Row
+from studio.pipeline import Params, Pipeline
+from studio.plans import Budget, Footprint, Phase, Plan, Prefer, Row
 
 OPERATIONS_PER_BYTE = 3.3
 """Of a text model on a processor, which hardly reads while it computes: two operations a weight of 4.85 bits."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from studio.memory import plan_search as search
 from studio.memory.footprint import as_filed, network_bytes
 from studio.memory.plan_search import Machine, Way
-from studio.pipeline import Footprint, Row, Stage, Variant
+from studio.plans import Footprint, Row, Stage, Variant
 from studio.units import format_bytes, format_seconds
 
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from studio.memory.footprint import Stored, as_filed, loss, network_bytes, pinned, precisions, work_bytes
 from studio.memory.plan_process import UNKNOWN_BYTES
-from studio.pipeline import Network, Precision, Rates, Stage, Variant
+from studio.plans import Network, Precision, Rates, Stage, Variant
 from studio.units import GIB, MIB
 
 CONTEXT_BYTES = 450 * MIB

@@ -20,7 +20,7 @@ from studio.memory.plan_machine import rates_of
 from studio.memory.plan_process import UNKNOWN_BYTES
 from studio.memory.plan_rows import rows_of, starting
 from studio.memory.plan_search import Machine, Way
-from studio.pipeline import Budget, Footprint, Network, Phase, Plan, Prefer, Stage, Variant
+from studio.plans import Budget, Footprint, Network, Phase, Plan, Prefer, Stage, Variant
 from studio.units import MIB, format_bytes
 
 BALANCED = 1.15

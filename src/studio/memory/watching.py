@@ -24,7 +24,7 @@ from studio.events import Artefact, Event, Note, Progress
 from studio.memory.calibration import Run, rates_id
 from studio.memory.plan_measured import Drawn
 from studio.memory.plan_search import CONTEXT_BYTES
-from studio.pipeline import Plan
+from studio.plans import Plan
 from studio.units import KIB
 
 ALIASES = {"step": "denoise"}
