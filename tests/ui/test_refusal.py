@@ -106,6 +106,26 @@ def test_a_broken_picture_is_told_in_words(tab: Tab, tmp_path: Path) -> None:
     assert "preprocess" not in shown.locator("body").inner_text()
 
 
+def test_no_mask_is_painted_over_a_picture_that_does_not_open(tab: Tab, tmp_path: Path) -> None:
+    """Nothing of it is drawn, or half of it is drawn by the browser but the engine refuses it."""
+    shown = tab.open()
+    form = form_of(tab, "image", "starter-image", ".shape[data-shape='96x48']")
+    whole, cut, empty = tmp_path / "whole.png", tmp_path / "cut.png", tmp_path / "empty.png"
+    Image.effect_noise((256, 256), 90).save(whole)
+    cut.write_bytes(whole.read_bytes()[:40_000])
+    empty.write_bytes(whole.read_bytes()[:8])
+    paint = form.locator("[data-paint]")
+    for file in (empty, cut):
+        form.locator(".p-image input[type=file]").set_input_files(file)
+        until("the forecast", lambda file=file: file.name in shown.locator("#tab-image .forecast:visible").inner_text())
+        settle(shown)
+        paint.wait_for(state="hidden")
+        form.locator(".p-image .icon-button").click()
+        form.locator(".p-image img").wait_for(state="detached")
+    form.locator(".p-image input[type=file]").set_input_files(whole)
+    paint.wait_for()
+
+
 DROPPED = """([place, name, type]) => {
   const dataTransfer = new DataTransfer();
   dataTransfer.items.add(new File(["words"], name, { type }));

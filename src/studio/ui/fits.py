@@ -6,14 +6,17 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, Literal
 
 from studio import hardware
 from studio.core import Studio
 from studio.errors import DoesNotFit, StudioError
 from studio.hardware import Hardware
+from studio.media import check_input, sniff
 from studio.memory.activations import Measured, Run, run_apart
+from studio.pictures import check_whole
 from studio.pipeline import Plan, Probe
 from studio.units import GIB
 
@@ -32,6 +35,8 @@ class Forecast:
     verdict: Verdict
     plan: Plan | None = None
     why: str = ""
+    error: StudioError | None = None
+    """The refusal behind ``why``, where there was one."""
 
 
 def verdict_of(plan: Plan) -> Verdict:
@@ -108,17 +113,32 @@ class Fits:
     def ask(self, model: str, params: dict[str, Any], run: Run | None = None) -> Forecast:
         """With these parameters, at once as a rule; ``run`` measures what was never measured."""
         try:
+            self._look_through(model, params)
             plan = self._studio.foresee(model, params, run=run, near=True)
         except _Unmeasured:
             raise
         except DoesNotFit as error:
             return Forecast("no", why=str(error))
         except StudioError as error:  # the request is not complete yet, or foreseeing it took too long
-            return Forecast("unknown", why=str(error))
+            return Forecast("unknown", why=str(error), error=error)
         except Exception as error:  # a family's own bug must not take the page away
             log.exception("forecast of %s: a bug", model)
             return Forecast("unknown", why=f"{type(error).__name__}: {error}")
         return Forecast(verdict_of(plan), plan, "" if plan.fits else plan.nearest)
+
+    def _look_through(self, model: str, params: dict[str, Any]) -> None:
+        """Pictures that begin well but are cut off are refused now, and not when everything else is filled in."""
+        for one in self._studio.fields(model) if params else ():
+            given = params.get(one.name) if one.kind == "file" else None
+            for path in map(Path, given if isinstance(given, list) else filter(None, [given])):
+                if path.is_file() and sniff(path).startswith("image/"):
+                    _whole(path, path.stat().st_mtime, one.accept, one.name)
+
+
+@lru_cache(maxsize=64)
+def _whole(path: Path, _time: float, accept: tuple[str, ...], name: str) -> None:
+    check_input(path, accept, name)  # by its header, before anything is decoded
+    check_whole(path, f"--{name.replace('_', '-')}")
 
 
 def _alike(machine: Hardware) -> tuple[int, ...]:

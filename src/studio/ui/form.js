@@ -92,8 +92,10 @@ function showAdapters(picker) {
 // -- what only makes sense with a picture -------------------------------------------------------------------------
 function showMask(box) {
   const over = [...box.classList].find((name) => name.startsWith("over-"))?.slice(5);
-  const scope = scopeOf(box);
-  box.classList.toggle("waits", !place(scope, over)?.querySelector("img") && !box.querySelector("img"));
+  const scope = scopeOf(box), picture = place(scope, over)?.querySelector("img");
+  const opens = picture && !(picture.complete && !picture.naturalWidth) && !scope.querySelector(`[data-refused="${over}"]`);
+  box.querySelector("[data-paint]").hidden = !opens;
+  box.classList.toggle("waits", !opens && !box.querySelector("img"));
 }
 
 // -- what it would take, asked anew when models were loaded or unloaded meanwhile ---------------------------------

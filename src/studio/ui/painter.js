@@ -17,9 +17,8 @@ async function open(button) {
   const source = place(scope, button.dataset.over)?.querySelector("img");
   const target = place(scope, button.dataset.paint);
   if (!source || !target) return;
-  const picture = new Image();
-  picture.src = source.src;
-  await picture.decode();
+  const picture = await opened(source.src);
+  if (!picture) return;
   const size = [Math.min(LARGEST, picture.naturalWidth), Math.min(LARGEST, picture.naturalHeight)];
   const { dialog, canvas, tools } = build(words, picture, size);
   const pen = canvas.getContext("2d", { willReadFrequently: true });
@@ -33,6 +32,12 @@ async function open(button) {
   });
   (document.querySelector(".gradio-container") || document.body).append(dialog); // where the page's buttons have their looks
   dialog.showModal();
+}
+
+async function opened(source) { // nothing, where it is no picture that opens
+  const picture = new Image();
+  picture.src = source;
+  return picture.decode().then(() => picture, () => null);
 }
 
 function build(words, picture, [width, height]) {
@@ -56,9 +61,8 @@ function build(words, picture, [width, height]) {
 }
 
 async function begin(pen, source, [width, height], ink) { // with the mask that is there: white becomes ink
-  const mask = new Image();
-  mask.src = source;
-  await mask.decode();
+  const mask = await opened(source);
+  if (!mask) return;
   pen.drawImage(mask, 0, 0, width, height);
   const pixels = pen.getImageData(0, 0, width, height);
   for (let at = 0; at < pixels.data.length; at += 4) pixels.data[at + 3] = pixels.data[at] > 127 ? 255 : 0;

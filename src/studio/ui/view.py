@@ -121,7 +121,8 @@ def forecast_line(house: House, forecast: Forecast, say: Words, model: str) -> s
     plan = forecast.plan
     if plan is None:
         why = house.told(say, forecast.why, model=model)
-        return f'<div class="forecast {forecast.verdict}">{badge(forecast.verdict, say)} {esc(why)}</div>'
+        about = _about(house, forecast.error, model) if forecast.error else ""
+        return f'<div class="forecast {forecast.verdict}"{about}>{badge(forecast.verdict, say)} {esc(why)}</div>'
     parts, seconds = [], plan.seconds
     if seconds is not None and house.is_loaded(model):
         seconds = max(0.0, seconds - sum(phase.seconds or 0 for phase in plan.phases if phase.name == "load"))
@@ -140,7 +141,13 @@ def forecast_line(house: House, forecast: Forecast, say: Words, model: str) -> s
 def forecast_refused(house: House, error: StudioError, say: Words, model: str) -> str:
     """Why there is no forecast for what the form holds."""
     why = house.told(say, error.what, error.hint, model=model)
-    return f'<div class="forecast unknown">{badge("unknown", say)} {esc(why)}</div>'
+    return f'<div class="forecast unknown"{_about(house, error, model)}>{badge("unknown", say)} {esc(why)}</div>'
+
+
+def _about(house: House, error: StudioError, model: str) -> str:
+    """Names the field that is refused, for ``form.js``: over a picture that does not open, no mask is painted."""
+    name = _field_of(house, error, model)
+    return f' data-refused="{esc(name)}"' if name else ""
 
 
 def refused(house: House, error: StudioError, say: Words, model: str = "") -> gr.Error:
