@@ -1,6 +1,7 @@
 // What Gradio has no component for: pieces that keep themselves up to date, the buttons in them, keys, light and dark.
 // No framework and nothing from outside; the content policy forbids both.
 import { enter } from "./form.js";
+import * as focus from "./focus.js";
 import { toast } from "./toast.js";
 import "./painter.js";
 import "./drop.js";
@@ -59,7 +60,7 @@ function gone(how) { // the page says why nothing new comes
 
 function draw(element, html, seen) {
   const bottom = element.classList.contains("scroll") ? scroller(element) : null;
-  const focused = element.contains(document.activeElement) ? document.activeElement : null;
+  const stood = focus.before(element);
   const fresh = document.createElement("template");
   fresh.innerHTML = html;
   const begun = fresh.content.querySelector(".turn.writing")?.dataset.key; // an answer that was asked for is looked at
@@ -69,16 +70,10 @@ function draw(element, html, seen) {
   if (was && now && was.className === now.className && was.parentElement === element) merge(was, now, seen && "steady" in now.dataset);
   else element.replaceChildren(fresh.content);
   for (const fold of element.querySelectorAll("details[data-fold]")) if (opened.has(fold.dataset.fold)) fold.open = true;
-  if (focused && !focused.isConnected) refocus(element, focused);
+  focus.after(element, stood);
   playFilms(element);
   if (follow) { const box = scroller(element); if (box !== document.scrollingElement) box.scrollTop = box.scrollHeight; }
   if (element.reveal) { reveal(element.querySelector(".opened")); element.reveal = false; }
-}
-
-function refocus(element, before) { // whoever goes by keys stays at the button that was drawn anew
-  const [tag, what] = [before.tagName, JSON.stringify(before.dataset)];
-  const same = [...element.querySelectorAll(tag)].find((one) => JSON.stringify(one.dataset) === what && !one.disabled);
-  if (what !== "{}") same?.focus({ preventScroll: true });
 }
 
 function reveal(opened) { // what was opened far down a gallery is shown above it
@@ -172,6 +167,8 @@ function hand(act, values) { // to a handler of the Gradio page
   enter(document.querySelector(`#act-${act} :is(textarea, input)`), JSON.stringify({ ...values, n: ++count }));
   setTimeout(soon, 150);
 }
+
+const busy = new WeakSet(); // buttons whose action is not answered yet
 
 async function post(values) { // to our own actions
   const answer = await fetch("studio/do", {
@@ -277,7 +274,11 @@ document.addEventListener("click", (event) => {
   else {
     const { sure, act, ...values } = data;
     if (data.do === "open" || data.do === "new") document.querySelector(".text-tab")?.classList.remove("show-side");
-    if (act) hand(act, values); else { hit.disabled = true; post(values).finally(() => { hit.disabled = false; }); }
+    if (act) hand(act, values);
+    else if (!busy.has(hit)) { // not disabled: the keyboard would lose its place
+      busy.add(hit);
+      post(values).finally(() => busy.delete(hit));
+    }
   }
 });
 

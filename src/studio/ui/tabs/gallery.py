@@ -48,6 +48,9 @@ def render(house: House, say: Words, query: Mapping[str, str]) -> tuple[str, int
     kind, words = _MEDIA.get(query.get("kind", ""), "%"), query.get("q", "")
     page = max(0, int(query.get("page") or 0))
     count, made = house.studio.made.find(kind, words, PAGE, page * PAGE)
+    if not made and page and count:  # what stood on the last page was deleted
+        page = (count - 1) // PAGE
+        count, made = house.studio.made.find(kind, words, PAGE, page * PAGE)
     opened = _opened(house, say, query.get("item", "")) if query.get("item") else ""
     if not made:
         known = words or kind != "%"
