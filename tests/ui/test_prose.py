@@ -58,3 +58,8 @@ def test_links_learn_nothing() -> None:
 
 def test_a_formula_that_is_none_is_shown_as_written() -> None:
     assert "frac" in prose(r"\(\frac{\)")
+
+
+def test_headings_go_on_below_the_tab_s_without_a_gap() -> None:
+    levels = re.findall(r"<h(\d)>", prose("## a\n# b\n### c\n\nd\n-\n\n##### e\n# f"))
+    assert levels == ["3", "3", "4", "4", "5", "3"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from browsing import Tab, choose, hold_a_picture
+from browsing import Tab, choose, hold_a_picture, unfold
 from page_server import Page
 from PIL import Image
 
@@ -18,6 +18,10 @@ from toolbox import until
 
 NAMES = """() => [...document.querySelectorAll("#tabs [aria-label]")]
   .filter((one) => one.getClientRects().length).map((one) => one.getAttribute("aria-label"))"""
+HEADINGS = """() => [...document.querySelectorAll("h1, h2, h3, h4, h5, h6, [role=heading]")]
+  .filter((one) => one.getClientRects().length)
+  .map((one) => [Number(one.getAttribute("aria-level") ?? one.tagName[1]), one.textContent.trim()])"""
+TABS = ("text", "image", "video", "audio", "mesh", "jobs", "gallery", "models", "machine")
 ENGLISH = re.compile(r"\b(input|slider|upload|submit|paste|record|drop|click)\b", re.IGNORECASE)
 
 
@@ -76,3 +80,18 @@ def test_the_keyboard_stays_where_it_was_when_a_piece_is_drawn_anew(tab: Tab) ->
     shown.keyboard.press("Enter")
     words.wait_for(state="detached")
     assert tile.evaluate("one => one === document.activeElement")
+
+
+def test_headings_go_down_step_by_step_on_every_tab(tab: Tab) -> None:
+    shown = tab.open()
+    shown.locator("[data-do=new]").click()
+    for name in TABS:
+        tab.go(name)
+        for fold in shown.locator(f"#tab-{name} .fold > button:visible").all():
+            unfold(fold)
+        until("its pieces", lambda: shown.locator(".live:visible:empty").count() == 0)
+        found = shown.evaluate(HEADINGS)
+        levels = [level for level, _ in found]
+        assert found[:2] == [[1, "Studio"], [2, shown.locator(f"#tab-{name}-button").inner_text()]]
+        assert levels.count(1) == levels.count(2) == 1
+        assert all(next_one <= one + 1 for one, next_one in zip(levels, levels[1:], strict=False)), found

@@ -221,7 +221,7 @@ def draw_groups(house: House, form: Form, fields: list[FieldSpec], say: Words, m
     order = list(dict.fromkeys(one.group for one in fields))
     for group, members in groupby(sorted(fields, key=lambda one: order.index(one.group)), key=lambda one: one.group):
         title = say(f"group.{group}") if say.has(f"group.{group}") else group.capitalize()
-        gr.Markdown(f"<h4>{title}</h4>", elem_classes="group")
+        gr.Markdown(f"<h3>{title}</h3>", elem_classes="group")
         with gr.Row(elem_classes="fields"):
             for one in members:
                 made[one.name] = _draw(house, form, one, say)

@@ -36,14 +36,19 @@ def build_page(house: House, say: Words) -> gr.Blocks:
                 with gr.Tab(
                     say(f"tab.{modality}"), id=modality, elem_id=f"tab-{modality}", render_children=True
                 ) as tab:
+                    _heading(modality, say)
                     makers[modality], shown[modality] = _maker_tab(house, say, demo, tab, modality), tab
             with gr.Tab(say("tab.jobs"), id="jobs", elem_id="tab-jobs"):
+                _heading("jobs", say)
                 jobs.build(say)
             with gr.Tab(say("tab.gallery"), id="gallery", elem_id="tab-gallery"):
+                _heading("gallery", say)
                 dropped = gallery.build(say)
             with gr.Tab(say("tab.models"), id="models", elem_id="tab-models"):
+                _heading("models", say)
                 models.build(say)
             with gr.Tab(say("tab.machine"), id="machine", elem_id="tab-machine"):
+                _heading("machine", say)
                 machine.build(say)
         opened = act_box("opened")
         followers = follow_choosers(house, say, demo, [(makers[name], tab) for name, tab in shown.items()], opened)
@@ -53,6 +58,11 @@ def build_page(house: House, say: Words) -> gr.Blocks:
         api.expose(house)
     demo.queue(default_concurrency_limit=None, max_size=None)
     return demo
+
+
+def _heading(tab: str, say: Words) -> None:
+    """What the tab is called, for who goes from heading to heading; seen, it stands on the tab itself."""
+    gr.Markdown(f"<h2>{esc(say(f'tab.{tab}'))}</h2>", sanitize_html=False, elem_classes="heard")
 
 
 def _header(say: Words) -> str:

@@ -15,6 +15,7 @@ from xml.etree.ElementTree import Element, tostring
 
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
+from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
@@ -41,9 +42,22 @@ def _reader() -> MarkdownIt:
     reader.enable(["table", "strikethrough"])
     reader.disable(["image", "html_block", "html_inline"])
     reader.inline.ruler.before("escape", "math", _math)
+    reader.core.ruler.push("headings", _below_the_tab)
     reader.add_render_rule("math", _draw_math)
     reader.add_render_rule("link_open", _outside)
     return reader
+
+
+def _below_the_tab(state: StateCore) -> None:
+    """Headings of an answer go on below that of the tab, without a gap: the outermost are <h3>, whatever they were."""
+    outer: list[str] = []
+    for token in state.tokens:
+        if token.type == "heading_open":
+            while outer and outer[-1] >= token.tag:
+                outer.pop()
+            outer.append(token.tag)
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, 2 + len(outer))}"
 
 
 def _protect(text: str) -> str:

@@ -71,7 +71,7 @@ def _card(house: House, say: Words, spec: ModelSpec, task: str, here: bool) -> s
     makes = _makes(task, say)
     proof = say(f"models.proof_{spec.proof}")
     facts = f"<small>{esc(makes)}{size} · {esc(spec.licence)}{tongues} · {esc(proof)}</small>"
-    head = f"<header><b>{esc(spec.id)}</b>{mark}</header>"
+    head = f"<header><h3>{esc(spec.id)}</h3>{mark}</header>"
     foot = f'<div class="foot">{_foot(house, say, spec, here)}</div>'
     return f'<article class="card" data-key="{esc(spec.id)}">{head}{facts}{about}{why}{need}{foot}</article>'
 
