@@ -55,6 +55,33 @@ def test_a_number_in_a_closed_fold_is_marked_until_it_is_changed(tab: Tab) -> No
     assert form.locator("[data-marked]").count() == 0
 
 
+def test_a_number_beyond_its_slider_stays_and_says_the_limits(tab: Tab) -> None:
+    shown = tab.open()
+    form = form_of(tab, "image", "starter-image", ".shape[data-shape='96x48']")
+    field = form.locator(".p-num_images")
+    number = field.locator("input[type=number]")
+    number.fill("99")
+    assert field.locator(".beyond").count() == 0  # it is still being written
+    number.press("Tab")
+    field.locator(".beyond").wait_for()
+    assert field.locator(".beyond").inner_text() == "The limits are 1 and 8."
+    assert number.get_attribute("aria-invalid") == "true"
+    until("it is kept", lambda: '"num_images": 99' in shown.locator("#act-kept-image :is(textarea, input)").input_value())
+    shown.reload()
+    field.locator(".beyond").wait_for()
+    assert number.input_value() == "99"
+    form.locator(".p-prompt textarea").fill("an apple")
+    form.locator(".go").click()
+    field.locator("#refusal").wait_for()
+    assert "99" in field.locator("#refusal").inner_text()
+    field.locator(".beyond").wait_for(state="detached")
+    number.fill("2")
+    number.press("Tab")
+    field.locator(".refusal").wait_for(state="detached")
+    assert number.input_value() == "2"
+    assert number.get_attribute("aria-invalid") is None
+
+
 def test_a_missing_picture_and_one_side_of_a_size_are_marked(tab: Tab, tmp_path: Path) -> None:
     tab.open()
     form = form_of(tab, "video", "film", ".shape[data-shape='64x96']")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -94,4 +95,4 @@ def test_headings_go_down_step_by_step_on_every_tab(tab: Tab) -> None:
         levels = [level for level, _ in found]
         assert found[:2] == [[1, "Studio"], [2, shown.locator(f"#tab-{name}-button").inner_text()]]
         assert levels.count(1) == levels.count(2) == 1
-        assert all(next_one <= one + 1 for one, next_one in zip(levels, levels[1:], strict=False)), found
+        assert all(next_one <= one + 1 for one, next_one in pairwise(levels)), found

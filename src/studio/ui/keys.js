@@ -7,6 +7,7 @@ import "./painter.js";
 import "./drop.js";
 import { playFilms } from "./film.js";
 import "./refusal.js";
+import "./limits.js";
 import "./stay.js";
 import "./spoken.js";
 

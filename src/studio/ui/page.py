@@ -74,6 +74,7 @@ def _header(say: Words) -> str:
     gone = (("lost", say("page.lost")), ("locked", say("page.locked")))  # why nothing new comes: keys.js shows one
     told = "".join(f'<p class="no-server {name}" role="status">{esc(words)}</p>' for name, words in gone)
     brand += f'<span hidden data-no-place="{esc(say("drop.no_place", name="{name}"))}"'  # for drop.js, and spoken.js
+    brand += f' data-limits="{esc(say("form.limits", low="{low}", high="{high}"))}"'
     brand += f' data-spoken="{esc(json.dumps(_spoken(say), ensure_ascii=False))}"></span>'
     return f'<div class="top">{brand}{status}<span class="spring"></span>{switch}{theme}{told}{_refusal(say)}</div>'
 

@@ -97,7 +97,7 @@ def _shown_again(house: House, one: Follower, model: str, kept: Mapping[str, Any
 
 
 def _value(house: House, piece: Any, value: Any) -> dict[Any, Any]:
-    """Show a value, if its place takes it: a choice may have gone, a limit may be another one, a file deleted."""
+    """Show a value, if its place takes it: a choice may have gone, a file deleted."""
     if isinstance(piece, gr.Image | gr.Audio | gr.File):
         found = _files(house, value if isinstance(value, list) else [value])
         many = isinstance(piece, gr.File) and piece.file_count == "multiple"
@@ -109,9 +109,7 @@ def _takes(piece: Any, value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(piece, gr.Dropdown | gr.Radio):
         return value in [choice for _, choice in piece.choices]
-    if isinstance(piece, gr.Slider):
-        return number and piece.minimum <= value <= piece.maximum
-    if isinstance(piece, gr.Number):
+    if isinstance(piece, gr.Slider | gr.Number):  # beyond its limits, the field says so
         return number
     if isinstance(piece, gr.Checkbox):
         return isinstance(value, bool)
