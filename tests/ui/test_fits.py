@@ -12,9 +12,11 @@ from studio.core import Studio
 from studio.errors import BadRequest, DoesNotFit, StudioError
 from studio.memory import activations
 from studio.memory.activations import Run
-from studio.pipeline import Plan
+from studio.pipeline import Phase, Plan
 from studio.ui import fits
-from studio.ui.fits import Fits, Verdict
+from studio.ui.fits import Fits, Forecast, Verdict
+from studio.ui.i18n import words_of
+from studio.ui.view import badge
 from toolbox import until
 
 
@@ -83,3 +85,44 @@ def test_a_fresh_home_forecasts_the_whole_catalogue_without_a_process(
             seen.of(spec.id)
         until("all forecasts", lambda: all(seen.of(spec.id) for spec in studio.models))
     assert started == []
+
+
+def written(tokens_per_s: float, tokens: int = 1000) -> Forecast:
+    phase = Phase(name="generate", seconds=tokens / tokens_per_s, token_bytes=(0, 1))
+    return Forecast("fits", Plan(model="m", seconds=9e9, phases=(phase,)), tokens=tokens)
+
+
+@pytest.mark.parametrize(
+    ("forecast", "english", "french"),
+    [
+        (Forecast("fits", Plan(model="m", seconds=3599.0)), "fits", "tient"),
+        (Forecast("fits", Plan(model="m")), "fits", "tient"),
+        (
+            Forecast("streams", Plan(model="m", seconds=70_040.0)),
+            "fits with streaming, but takes about 19 h",
+            "tient par morceaux, mais prend environ 19 h",
+        ),
+        (
+            Forecast("fits", Plan(model="m", seconds=1_181_652.0)),
+            "fits, but takes about 14 days",
+            "tient, mais prend environ 14 jours",
+        ),
+        (Forecast("no", Plan(model="m", seconds=9e9, fits=False)), "does not fit", "ne tient pas"),
+        (written(0.6), "fits", "tient"),
+        (written(0.26), "fits, but writes 0.3 tokens/s", "tient, mais écrit 0,3 jeton/s"),
+    ],
+)
+def test_what_fits_but_takes_hours_says_so(forecast: Forecast, english: str, french: str) -> None:
+    for language, words in (("en", english), ("fr", french)):
+        mark = badge(forecast, words_of(language))
+        assert f">{words}<" in mark
+        assert ('slow"' in mark) == ("," in english)
+
+
+def test_how_fast_a_text_is_written_follows_from_its_forecast(tmp_path: Path) -> None:
+    with Studio(tmp_path / "home", executor="inline") as studio:
+        short, long = (Fits(studio).ask("starter-text", {"max_tokens": tokens}) for tokens in (100, 1000))
+    assert short.plan is not None
+    assert short.tokens_per_s is not None
+    assert short.tokens_per_s == pytest.approx(long.tokens_per_s, rel=0.2)
+    assert not short.slow

@@ -66,7 +66,8 @@ def test_a_number_beyond_its_slider_stays_and_says_the_limits(tab: Tab) -> None:
     field.locator(".beyond").wait_for()
     assert field.locator(".beyond").inner_text() == "The limits are 1 and 8."
     assert number.get_attribute("aria-invalid") == "true"
-    until("it is kept", lambda: '"num_images": 99' in shown.locator("#act-kept-image :is(textarea, input)").input_value())
+    kept = shown.locator("#act-kept-image :is(textarea, input)")
+    until("it is kept", lambda: '"num_images": 99' in kept.input_value())
     shown.reload()
     field.locator(".beyond").wait_for()
     assert number.input_value() == "99"

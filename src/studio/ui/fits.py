@@ -25,6 +25,12 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0
 """How often it is looked whether the queue has come to rest."""
 
+LONG_S = 3600.0
+"""A picture or a film that takes longer is said to be slow."""
+
+SLOW_TOKENS_PER_S = 0.5
+"""A text that is written no quicker is said to be slow."""
+
 Verdict = Literal["fits", "streams", "no", "unknown"]
 
 
@@ -37,6 +43,22 @@ class Forecast:
     why: str = ""
     error: StudioError | None = None
     """The refusal behind ``why``, where there was one."""
+    tokens: int | None = None
+    """How many a model that writes may write."""
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """How fast a text is written, of a plan that says what each token reads."""
+        writing = next((one for one in self.plan.phases if one.token_bytes), None) if self.plan else None
+        return self.tokens / writing.seconds if writing and writing.seconds and self.tokens else None
+
+    @property
+    def slow(self) -> bool:
+        """Whether it fits but takes so long that one should know before it is begun or downloaded."""
+        if self.plan is None or not self.plan.fits:
+            return False
+        rate = self.tokens_per_s
+        return (self.plan.seconds or 0.0) > LONG_S if rate is None else rate < SLOW_TOKENS_PER_S
 
 
 def verdict_of(plan: Plan) -> Verdict:
@@ -124,7 +146,13 @@ class Fits:
         except Exception as error:  # a family's own bug must not take the page away
             log.exception("forecast of %s: a bug", model)
             return Forecast("unknown", why=f"{type(error).__name__}: {error}")
-        return Forecast(verdict_of(plan), plan, "" if plan.fits else plan.nearest)
+        return Forecast(verdict_of(plan), plan, "" if plan.fits else plan.nearest, tokens=self._tokens(plan, params))
+
+    def _tokens(self, plan: Plan, params: dict[str, Any]) -> int | None:
+        """The longest answer, within the context."""
+        asked = next((one.default for one in self._studio.fields(plan.model) if one.name == "max_tokens"), None)
+        asked, room = params.get("max_tokens", asked), plan.settings.get("n_ctx")
+        return min(asked, room) if isinstance(asked, int) and isinstance(room, int) else asked
 
     def _look_through(self, model: str, params: dict[str, Any]) -> None:
         """Pictures that begin well but are cut off are refused now, and not when everything else is filled in."""

@@ -11,6 +11,9 @@ import yaml
 from studio.units import french_spaces
 
 LANGUAGES = ("en", "fr")
+DAYS_FROM_H = 48
+"""From so many hours on, a time is told in days."""
+
 _FOLDER = Path(__file__).parent
 
 
@@ -50,7 +53,16 @@ class Words:
         if minutes < 60:
             return f"{minutes} min {rest} s" if rest else f"{minutes} min"
         hours, minutes = divmod(minutes, 60)
-        return f"{hours} h {minutes} min"
+        return f"{hours} h {minutes} min" if hours < DAYS_FROM_H else self.about(seconds)
+
+    def about(self, seconds: float | None) -> str:
+        """A long time, roughly: ``70 000`` -> ``19 h``."""
+        if seconds is None or seconds < 3600:
+            return self.time(seconds)
+        hours = seconds / 3600
+        if hours < DAYS_FROM_H:
+            return f"{self.number(hours, 1 if hours < 10 else 0)} h"
+        return f"{self.number(hours / 24)} {self('unit.d')}"
 
     def number(self, value: float, digits: int = 0) -> str:
         text = f"{value:,.{digits}f}"

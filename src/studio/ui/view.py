@@ -98,8 +98,21 @@ def empty(title: str, text: str = "", more: str = "") -> str:
     return f'<div class="empty"><h3>{esc(title)}</h3><p>{esc(text)}</p>{more}</div>'
 
 
-def badge(verdict: str, say: Words) -> str:
-    return f'<span class="badge {verdict}">{esc(say("fits." + verdict))}</span>'
+def badge(forecast: Forecast, say: Words, *, brief: bool = False) -> str:
+    """Whether it fits, and whether it takes long; ``brief`` where the time stands beside it."""
+    kind = forecast.verdict + (" slow" if forecast.slow else "")
+    return f'<span class="badge {kind}">{esc(fits_words(forecast, say, brief=brief))}</span>'
+
+
+def fits_words(forecast: Forecast, say: Words, *, brief: bool = False) -> str:
+    words, rate = say("fits." + forecast.verdict), forecast.tokens_per_s
+    if not forecast.slow:
+        return words
+    if brief:
+        return say("fits.slowly", fits=words)
+    if rate is not None:
+        return say("fits.slow_text", fits=words, rate=say.number(rate, 1 if rate >= 0.1 else 2))
+    return say("fits.slow", fits=words, time=say.about(forecast.plan.seconds if forecast.plan else None))
 
 
 def bar(share: float | None, name: str) -> str:
@@ -122,7 +135,7 @@ def forecast_line(house: House, forecast: Forecast, say: Words, model: str) -> s
     if plan is None:
         why = house.told(say, forecast.why, model=model)
         about = _about(house, forecast.error, model) if forecast.error else ""
-        return f'<div class="forecast {forecast.verdict}"{about}>{badge(forecast.verdict, say)} {esc(why)}</div>'
+        return f'<div class="forecast {forecast.verdict}"{about}>{badge(forecast, say)} {esc(why)}</div>'
     parts, seconds = [], plan.seconds
     if seconds is not None and house.is_loaded(model):
         seconds = max(0.0, seconds - sum(phase.seconds or 0 for phase in plan.phases if phase.name == "load"))
@@ -135,13 +148,14 @@ def forecast_line(house: House, forecast: Forecast, say: Words, model: str) -> s
     ]
     facts = "".join(f"<span><small>{esc(name)}</small>{esc(value)}</span>" for name, value in parts)
     why = f'<p class="why">{esc(house.told(say, plan.nearest, model=model))}</p>' if not plan.fits else ""
-    return f'<div class="forecast {forecast.verdict}">{badge(forecast.verdict, say)}{facts}{why}</div>'
+    return f'<div class="forecast {forecast.verdict}">{badge(forecast, say, brief=True)}{facts}{why}</div>'
 
 
 def forecast_refused(house: House, error: StudioError, say: Words, model: str) -> str:
     """Why there is no forecast for what the form holds."""
     why = house.told(say, error.what, error.hint, model=model)
-    return f'<div class="forecast unknown"{_about(house, error, model)}>{badge("unknown", say)} {esc(why)}</div>'
+    mark = badge(Forecast("unknown"), say)
+    return f'<div class="forecast unknown"{_about(house, error, model)}>{mark} {esc(why)}</div>'
 
 
 def _about(house: House, error: StudioError, model: str) -> str:

@@ -15,7 +15,18 @@ from studio.ui.form import Form, build_form
 from studio.ui.house import House
 from studio.ui.i18n import Words
 from studio.ui.tabs import grid
-from studio.ui.view import bar, button, esc, forecast_line, forecast_refused, forecast_wait, live, push, refused
+from studio.ui.view import (
+    bar,
+    button,
+    esc,
+    fits_words,
+    forecast_line,
+    forecast_refused,
+    forecast_wait,
+    live,
+    push,
+    refused,
+)
 
 PERSON_WAITS = 10
 """The priority of what is asked for on the page: somebody looks at it, so it goes before batches."""
@@ -81,7 +92,7 @@ def model_choices(house: House, modality: str, say: Words) -> list[tuple[str, st
         size = house.size(spec, say)
         mark = "●" if here else "○"
         forecast = house.fits.of(spec.id)
-        words = [spec.id, say("fits." + forecast.verdict) if forecast else "", size]
+        words = [spec.id, fits_words(forecast, say) if forecast else "", size]
         choices.append((f"{mark} " + " · ".join(word for word in words if word), spec.id))
     return choices
 

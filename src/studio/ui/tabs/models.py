@@ -59,7 +59,7 @@ def _card(house: House, say: Words, spec: ModelSpec, task: str, here: bool) -> s
     tongues = f" · {esc(', '.join(spoken))}" if spoken else ""
     size = house.size(spec, say)
     size = f" · {esc(size)}" if size else ""
-    mark = badge(forecast.verdict, say) if forecast else '<span class="badge wait">…</span>'
+    mark = badge(forecast, say) if forecast else '<span class="badge wait">…</span>'
     no = house.told(say, forecast.why, model=spec.id) if forecast and forecast.verdict == "no" else ""
     why = f'<p class="why">{esc(no)}</p>' if no else ""
     need = ""
