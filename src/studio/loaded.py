@@ -48,6 +48,15 @@ def planned_tiles(plan: Mapping[str, Any]) -> dict[str, int | None]:
     return {"vae": min((size for size in sizes if size is not None), default=None)}
 
 
-def computing_dtype(name: str, fp32: Collection[str], device: torch.device) -> torch.dtype:
-    """16 bits on a card, except where the network wants 32; 32 on a processor, whose 16-bit arithmetic is slow."""
+def planned_dtype(name: str, plan: Mapping[str, Any]) -> torch.dtype | None:
+    """The type that a plan's settings name for a network; ``None``: the family's own."""
+    kind = plan.get("networks", {}).get(name, {}).get("computing")
+    return {"fp16": torch.float16, "fp32": torch.float32}.get(kind)
+
+
+def computing_dtype(name: str, plan: Mapping[str, Any], fp32: Collection[str], device: torch.device) -> torch.dtype:
+    """As the plan's settings say for a card without bf16. Else 16 bits on a card, except where the network wants 32,
+    and 32 on a processor, whose 16-bit arithmetic is slow."""
+    if (planned := planned_dtype(name, plan)) is not None:
+        return planned
     return torch.float32 if device.type != "cuda" or name in fp32 else torch.bfloat16

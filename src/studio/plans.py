@@ -46,7 +46,8 @@ class Network(_Frozen):
 
     ``stored`` is the best precision it runs in, and that of its files unless ``filed`` says so. ``streams``: its
     blocks may be copied to the card one after the other while it computes; ``quantises``: they may be stored in fewer
-    bits; ``compiles``: a block may be compiled once for all of its kind.
+    bits; ``compiles``: a block may be compiled once for all of its kind. ``fp16``: it is known to be right also where
+    it is computed in fp16, whose range is small; where a card has no bf16, any other is computed in 32 bits.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Network(_Frozen):
     streams: bool = True
     quantises: bool = True
     compiles: bool = False
+    fp16: bool = False
 
 
 class Probe(_Frozen):
@@ -128,6 +130,10 @@ class Rates(_Frozen):
     measured: bool = False
     attention: str = "sdpa"
     """The attention kernel of torch that such a device has: flash, efficient, or sdpa for whatever there is."""
+    half: Literal["bf16", "fp16", "none"] = "bf16"
+    """The 16 bits in which a card computes; ``none``: 32 bits alone are quick and right."""
+    wide_flops_per_s: float | None = Field(default=None, gt=0)
+    """Operations a second at 32 bits of a card without bf16; ``None``: not known."""
 
 
 class Budget(_Frozen):

@@ -12,8 +12,9 @@ TILE_OVERLAP = 0.75
 """How far a tile is from the next, in tiles: the engine keeps diffusers' own quarter of overlap."""
 
 
-def network_of(name: str, shape: NetworkShape, fp32: Collection[str] = ()) -> Network:
-    """A network as the planner sees it; ``fp32`` are those that 16 bits would spoil."""
+def network_of(name: str, shape: NetworkShape, fp32: Collection[str] = (), fp16: Collection[str] = ()) -> Network:
+    """A network as the planner sees it; ``fp32`` are those that 16 bits would spoil, ``fp16`` those that fp16 is known
+    not to."""
     return Network(
         name=name,
         params=shape.params,
@@ -22,6 +23,7 @@ def network_of(name: str, shape: NetworkShape, fp32: Collection[str] = ()) -> Ne
         stored="fp32" if name in fp32 else "bf16",
         streams=shape.streams,
         quantises=shape.streams,
+        fp16=name in fp16,
     )
 
 

@@ -17,14 +17,14 @@ from studio.diffusers_run import LATENTS, DiffusersRun
 from studio.errors import Cancelled
 from studio.events import Event
 from studio.latent_preview import Previewer
-from studio.loaded import Loaded, computing_dtype, planned_tiles
+from studio.loaded import Loaded, computing_dtype, planned_dtype, planned_tiles
 from studio.memory.networks import Networks, Part, is_out_of_memory
 from studio.memory.slab_files import read_headers
 
 __all__ = [
     "LATENTS", "DiffusersRun", "Loaded", "Networks", "Part", "Previewer", "component_class", "computing_dtype",
-    "is_out_of_memory", "live", "part_of", "pipeline_over", "planned_tiles", "read_components", "read_headers",
-    "read_index",
+    "is_out_of_memory", "live", "part_of", "pipeline_over", "planned_dtype", "planned_tiles", "read_components",
+    "read_headers", "read_index",
 ]  # fmt: skip
 
 

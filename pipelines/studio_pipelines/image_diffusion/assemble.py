@@ -63,7 +63,7 @@ def assemble(
     single = SingleFile(files[ROLE]) if ROLE in files else None
     parts, components = read_components(
         files,
-        lambda name: computing_dtype(name, settings.fp32, device),
+        lambda name: computing_dtype(name, plan, settings.fp32, device),
         unused=_UNUSED,
         single=None if single is None else lambda name: partial(single.weights_of, name),
         reader=without_films,

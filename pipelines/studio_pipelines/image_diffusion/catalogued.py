@@ -24,8 +24,9 @@ class ImageSettings(BaseModel):
 
     ``networks`` names the shape (a file of ``shapes/``) of each network, in the order in which they run. ``guided``
     says how guidance works: ``cfg`` runs the denoiser for the negative prompt too, ``distilled`` is a number that the
-    model reads, ``none`` is a model that knows one value only. ``fp32`` are networks that 16 bits would spoil;
-    ``binning``: diffusers may replace the size by one of its own.
+    model reads, ``none`` is a model that knows one value only. ``fp32`` are networks that 16 bits would spoil,
+    ``fp16`` those that are known to be right also in fp16, whose range is small: on a card without bf16 all others are
+    computed in 32 bits. ``binning``: diffusers may replace the size by one of its own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -45,6 +46,7 @@ class ImageSettings(BaseModel):
     guided: Literal["cfg", "distilled", "none"] = "cfg"
     max_sequence_length: int | None = Field(default=None, ge=16)
     fp32: tuple[str, ...] = ()
+    fp16: tuple[str, ...] = ()
     binning: bool = False
 
     def steps_of(self, asked: int | None, model: str) -> int:

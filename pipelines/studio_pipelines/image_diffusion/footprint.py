@@ -88,7 +88,7 @@ def footprint(spec: ModelSpec, files: Mapping[str, Path] | None, params: ImagePa
     stages.append(_denoise(row.denoiser, shapes[row.denoiser], scene))
     stages.append(_autoencode("decode", shapes["vae"], scene))
     return Footprint(
-        networks=tuple(network_of(name, shape, settings.fp32) for name, shape in shapes.items()),
+        networks=tuple(network_of(name, shape, settings.fp32, settings.fp16) for name, shape in shapes.items()),
         stages=tuple(stages),
         disk_bytes=spec.download_bytes or sum(2 * shape.params for shape in shapes.values()),
     )

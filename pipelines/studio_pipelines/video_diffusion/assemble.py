@@ -33,6 +33,6 @@ def assemble(
     cache: Path | None = None,
 ) -> Assembled:
     """Read a model as its plan says. Raises ``BadWeights`` for files that do not belong together."""
-    parts, components = read_components(files, lambda name: computing_dtype(name, settings.fp32, device))
+    parts, components = read_components(files, lambda name: computing_dtype(name, plan, settings.fp32, device))
     networks = Networks(parts, plan, device, tiles=planned_tiles(plan), cache=cache)
     return Assembled(settings, networks, {**components, **networks})

@@ -23,7 +23,8 @@ class FilmSettings(BaseModel):
 
     ``networks`` names the shape (a file of ``shapes/``) of each network. ``frames`` is the length that the model was
     made for, ``max_frames`` the longest that it is asked for, ``fps`` the frames a second of its training. ``fp32``
-    are networks that 16 bits would spoil.
+    are networks that 16 bits would spoil, ``fp16`` those that are known to be right also in fp16, whose range is small:
+    on a card without bf16 all others are computed in 32 bits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -40,6 +41,7 @@ class FilmSettings(BaseModel):
     guidance: float = Field(default=5, ge=0, le=50)
     max_sequence_length: int = Field(default=512, ge=16, le=512)
     fp32: tuple[str, ...] = ()
+    fp16: tuple[str, ...] = ()
 
     @property
     def row(self) -> PipelineClass:

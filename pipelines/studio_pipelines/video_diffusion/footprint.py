@@ -49,7 +49,7 @@ def footprint(spec: ModelSpec, files: Mapping[str, Path] | None, request: Reques
         stages.append(_autoencode("encode-image", vae, settings, request))
     stages += [_denoise(transformer, settings, request), _autoencode("decode", vae, settings, request)]
     return Footprint(
-        networks=tuple(network_of(name, shapes[name], settings.fp32) for name in NETWORKS),
+        networks=tuple(network_of(name, shapes[name], settings.fp32, settings.fp16) for name in NETWORKS),
         stages=tuple(stages),
         disk_bytes=spec.download_bytes or sum(2 * shapes[name].params for name in NETWORKS),
     )

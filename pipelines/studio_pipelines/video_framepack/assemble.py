@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from studio.plugin import BadWeights
-from studio.torch_plugin import Loaded, Networks, Part, part_of, planned_tiles
+from studio.torch_plugin import Loaded, Networks, Part, part_of, planned_dtype, planned_tiles
 
 from .catalogued import VideoSettings
 from .stepcache import CachingTransformer
@@ -79,7 +79,7 @@ def assemble(
     missing = [role for role in (*NETWORKS, "transformer", *OTHERS) if role not in files]
     if missing:
         raise BadWeights(f"This model's entry has no files for {', '.join(missing)}.", "Mend its catalogue entry.")
-    parts = [_network(role, files[role], device) for role in (*NETWORKS, "transformer")]
+    parts = [_network(role, files[role], dtype_of(role, device, plan)) for role in (*NETWORKS, "transformer")]
     networks = Networks(parts, plan, device, tiles=planned_tiles(plan), cache=cache)
     try:
         made = Assembled(settings, networks, {role: _other(role, files[role]) for role in OTHERS})
@@ -90,19 +90,21 @@ def assemble(
     return made
 
 
-def _network(role: str, folder: Path, device: torch.device) -> Part:
+def _network(role: str, folder: Path, dtype: torch.dtype) -> Part:
     import importlib
 
     kind: type[nn.Module] = CachingTransformer
     if role != "transformer":
         library, _, name = NETWORKS[role].partition(".")
         kind = getattr(importlib.import_module(library), name)
-    return part_of(role, kind, folder, dtype_of(role, device))
+    return part_of(role, kind, folder, dtype)
 
 
-def dtype_of(role: str, device: torch.device) -> torch.dtype:
-    """As the reference computes: the transformer in bf16, the rest in fp16, on a card; all in fp32 on a processor,
-    whose 16-bit arithmetic is slow."""
+def dtype_of(role: str, device: torch.device, plan: Mapping[str, Any]) -> torch.dtype:
+    """As the reference computes: the transformer in bf16, the rest in fp16, on a card that has bf16; all in fp32 on a
+    processor, whose 16-bit arithmetic is slow."""
+    if (planned := planned_dtype(role, plan)) is not None:
+        return planned
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if role == "transformer" else torch.float16

@@ -41,6 +41,8 @@ TEMPLATE_TOKENS = 95
 
 NETWORKS = ("text_encoder", "text_encoder_2", "image_encoder", "transformer", "vae")
 """In the order in which they run."""
+FP16 = ("text_encoder", "text_encoder_2", "image_encoder", "vae")
+"""What the reference computes in fp16 (lllyasviel/FramePack, ``demo_gradio.py``); the transformer it does in bf16."""
 WRITER_BYTES = 42 * MIB
 """What the first section leaves in memory besides networks, from the second one's decoding on: PyAV with its encoder
 (27 to 28 MiB alone, at 64 to 640 pixels), and what the first decoding brought. Measured with ``starter-video``."""
@@ -59,7 +61,7 @@ def footprint(spec: ModelSpec, files: Mapping[str, Path] | None, request: FilmRe
         _decode(request, shapes["vae"]),
     )
     return Footprint(
-        networks=tuple(network_of(name, shapes[name]) for name in NETWORKS),
+        networks=tuple(network_of(name, shapes[name], fp16=FP16) for name in NETWORKS),
         stages=stages,
         disk_bytes=spec.download_bytes or sum(2 * shapes[name].params for name in NETWORKS),
     )

@@ -209,8 +209,9 @@ def software_of(libraries: Iterable[str]) -> dict[str, str]:
 
 
 def rates_id(rates: Rates) -> str:
-    """A name for the rates behind a prediction."""
-    return _digest(rates.model_dump(exclude={"measured", "attention"}))
+    """A name for the rates behind a prediction. What only cards without bf16 have counts only for those."""
+    others = {"half", "wide_flops_per_s"} if rates.half == "bf16" else set()
+    return _digest(rates.model_dump(exclude={"measured", "attention", *others}))
 
 
 # -- the files ---------------------------------------------------------------------------------------------------

@@ -28,28 +28,36 @@ _SCALE_BYTES = 4
 _USUAL_ROW = 2048
 
 
-def block_bytes(block: Block, precision: Precision) -> int:
-    """Bytes of one block of this kind, scales included; alignment (a few KB a block) not."""
-    if precision in ("fp32", "bf16"):
-        return block.params * (4 if precision == "fp32" else 2)
+def block_bytes(block: Block, precision: Precision, stored: Precision = "bf16") -> int:
+    """Bytes of one block of this kind, scales included; alignment (a few KB a block) not. What stays plain is kept as
+    it is computed with: in 32 bits where ``stored`` is fp32."""
+    plain = (4 if stored == "fp32" else 2) * block.plain
     weights = max(0, block.params - block.plain)
+    if precision == "fp32":
+        return 4 * block.params
+    if precision == "bf16":
+        return 2 * weights + plain
     rows = block.rows or weights // _USUAL_ROW
     if precision == "nf4":
-        return (weights + 1) // 2 + _SCALE_BYTES * -(-weights // NF4_BLOCK) + 2 * block.plain
-    return weights + _SCALE_BYTES * rows + 2 * block.plain
+        return (weights + 1) // 2 + _SCALE_BYTES * -(-weights // NF4_BLOCK) + plain
+    return weights + _SCALE_BYTES * rows + plain
 
 
 def work_bytes(block: Block, precision: Precision, stored: Precision) -> int:
-    """What one quantised block takes once it can be computed with; 0 for one that is computed with as it is."""
-    return 0 if precision in ("fp32", "bf16") else (block.params - block.plain) * (4 if stored == "fp32" else 2)
+    """What one block that is kept in fewer bits takes once it can be computed with; 0 for one that is computed with as
+    it is."""
+    if precision == "fp32" or (precision == "bf16" and stored != "fp32"):
+        return 0
+    return (block.params - block.plain) * (4 if stored == "fp32" else 2)
 
 
-def precisions(network: Network) -> tuple[Precision, ...]:
-    """How the network may be stored, best first: as in its files, or in fewer bits than there."""
+def precisions(network: Network, card: bool = True) -> tuple[Precision, ...]:
+    """How the network may be stored, best first: as it is computed with, or in fewer bits. On a card that computes it
+    in 32 bits also in the 16 of its files; a processor is not made to unpack those in every pass."""
     if not network.quantises or not network.blocks:
         return (network.stored,)
     order = PRECISIONS.index(network.stored)
-    smaller = [one for one in PRECISIONS[order + 1 :] if one != "bf16"]
+    smaller = [one for one in PRECISIONS[order + 1 :] if one != "bf16" or (card and network.filed == "bf16")]
     if network.stored in ("int8", "fp8"):
         smaller = [one for one in smaller if one == "nf4"]
     return (network.stored, *smaller)
@@ -85,7 +93,7 @@ class Stored:
     @cached_property
     def blocks(self) -> tuple[int, ...]:
         kinds = self.network.blocks if self.network.streams else ()
-        return tuple(size for kind in kinds for size in [block_bytes(kind, self.precision)] * kind.count)
+        return tuple(size for kind in kinds for size in [self._block(kind)] * kind.count)
 
     @cached_property
     def rest(self) -> int:
@@ -93,7 +101,10 @@ class Stored:
         inside = sum(block.params * block.count for block in self.network.blocks)
         plain = (self.network.params - inside) * (4 if self.network.stored == "fp32" else 2)
         fixed = () if self.network.streams else self.network.blocks
-        return plain + sum(block_bytes(block, self.precision) * block.count for block in fixed)
+        return plain + sum(self._block(block) * block.count for block in fixed)
+
+    def _block(self, kind: Block) -> int:
+        return block_bytes(kind, self.precision, self.network.stored)
 
     @cached_property
     def work(self) -> int:

@@ -46,7 +46,7 @@ def measure_rates(device: str, hardware: Hardware, models: Path) -> KeptRates | 
     """
     typical = typical_rates(hardware, device)
     try:
-        figures = _card_figures() if device == "cuda" else _processor_figures(threads_of(hardware))
+        figures = _card_figures(typical.half) if device == "cuda" else _processor_figures(threads_of(hardware))
     except (ImportError, RuntimeError, OSError) as error:  # torch raises RuntimeError for all that a card can do
         log.warning("the rates of this machine were not measured: %s", " ".join(str(error).split())[:200])
         return None
@@ -56,8 +56,8 @@ def measure_rates(device: str, hardware: Hardware, models: Path) -> KeptRates | 
     low, high = BELIEVED
     found: dict[str, Any] = {
         name: figures[name]
-        for name in ("flops_per_s", "bus_bytes_per_s", "device_bytes_per_s", "disk_bytes_per_s")
-        if name in figures and low <= figures[name] / getattr(typical, name) <= high
+        for name in ("flops_per_s", "wide_flops_per_s", "bus_bytes_per_s", "device_bytes_per_s", "disk_bytes_per_s")
+        if name in figures and low <= figures[name] / (getattr(typical, name) or figures[name]) <= high
     }
     return KeptRates(
         machine=machines_of(hardware)[device],
@@ -155,18 +155,22 @@ def _processor_figures(threads: int) -> dict[str, float]:
     }
 
 
-def _card_figures() -> dict[str, float]:
-    """Products of 4,096² matrices in 16 bits, copying within the card, and pinned memory to the card."""
+def _card_figures(half: str) -> dict[str, float]:
+    """Products of 4,096² matrices in the 16 bits that the card computes in (``half``, of ``Rates``) and, where that is
+    not bf16, in 32, copying within the card, and pinned memory to the card."""
     import torch
 
     if not torch.cuda.is_available():
         raise RuntimeError("torch has no CUDA device")
     device, sync = torch.device("cuda", 0), torch.cuda.synchronize
-    dtype = torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    dtypes = {"bf16": (torch.bfloat16,), "fp16": (torch.float16, torch.float32), "none": (torch.float32,)}[half]
+    products = []
     try:
         with torch.no_grad():
-            square = torch.ones(4096, 4096, dtype=dtype, device=device)  # 32 MiB
-            product = _per_second(_product(torch, square, torch.empty_like(square)), 2 * 4096**3, PRODUCT_S, sync)
+            for dtype in dtypes:
+                square = torch.ones(4096, 4096, dtype=dtype, device=device)  # 32 MiB in 16 bits
+                work = _product(torch, square, torch.empty_like(square))
+                products.append(_per_second(work, 2 * 4096**3, PRODUCT_S, sync))
             source = torch.ones(COPY_BYTES, dtype=torch.uint8, device=device)
             copy = torch.empty_like(source)
             memory = _per_second(_several(lambda: copy.copy_(source), 8), 16 * COPY_BYTES, COPY_S, sync)
@@ -175,8 +179,9 @@ def _card_figures() -> dict[str, float]:
     finally:
         torch.cuda.empty_cache()
     return {
-        "matmul_flops_per_s": product,
-        "flops_per_s": MATMUL_SHARE * product,
+        "matmul_flops_per_s": products[0],
+        "flops_per_s": MATMUL_SHARE * products[0],
+        **({} if half == "bf16" else {"wide_flops_per_s": MATMUL_SHARE * products[-1]}),
         "device_bytes_per_s": memory,
         "bus_bytes_per_s": bus,
     }

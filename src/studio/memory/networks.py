@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import nn
@@ -160,7 +160,7 @@ class Networks(Mapping[str, nn.Module]):
         self.release()
         for network in self._networks.values():
             network.slabs.close()
-            for method in network.part.methods:
+            for method in (*network.part.methods, "to"):
                 network.module.__dict__.pop(method, None)
         self._networks.clear()
         gc.collect()
@@ -187,7 +187,7 @@ class Networks(Mapping[str, nn.Module]):
         return True
 
     def _adapts(self, network: _Network, wanted: Mapping[str, Any]) -> bool:
-        same = ("precision", "compiled")
+        same = ("precision", "compiled", "computing")
         if any(network.wanted.get(key) != wanted.get(key) for key in same):
             return False
         if bool(network.wanted.get("blocks")) != bool(wanted.get("blocks")):
@@ -219,7 +219,7 @@ class Networks(Mapping[str, nn.Module]):
             module,
             blocks=None if wanted.get("blocks", 0) else (),
             dtype=part.dtype,
-            storage=_storage(str(wanted.get("precision", "bf16"))),
+            storage=_storage(str(wanted.get("precision", "bf16")), str(wanted.get("computing", ""))),
             memory=self._in_memory(module, wanted),
             pinned=self.device.type == "cuda",
             rename=lambda name: names.get(name, name),
@@ -232,13 +232,19 @@ class Networks(Mapping[str, nn.Module]):
             _compile(module, slabs.blocks)
         for method in part.methods:
             setattr(module, method, self._wrapped(network, getattr(module, method)))
+        # Which type a network computes in is planned: no pipeline moves an autoencoder to 32 bits and back.
+        module.__dict__["to"] = lambda *_, **__: module
         return network
 
     def _wrapped(self, network: _Network, method: Callable[..., Any]) -> Callable[..., Any]:
+        dtype = network.part.dtype
+
         @functools.wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
             if network.inside:
                 return method(*args, **kwargs)  # a VAE's forward that calls its own encode
+            if dtype and args and isinstance(args[0], torch.Tensor) and args[0].is_floating_point():
+                args = (args[0].to(dtype), *args[1:])  # pictures or latents of a network of other arithmetic
             return self._call(network, functools.partial(method, *args, **kwargs))
 
         return call
@@ -308,7 +314,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in words for sign in signs)
 
 
-def _storage(precision: str) -> Storage:
+def _storage(precision: str, computing: str) -> Storage | Literal["half"]:
+    if precision == "bf16" and computing == "fp32":
+        return "half"
     names: dict[str, Storage] = {"int8": "int8", "fp8": "fp8", "nf4": "nf4"}
     return names.get(precision, "plain")
 

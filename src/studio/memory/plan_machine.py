@@ -9,7 +9,9 @@ generation of each series, of which pinned copies reach about 0.85 (H100, PCIe 5
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Literal
 
 from studio.hardware import RAM_MARGIN_BYTES, VRAM_MARGIN_BYTES, Gpu, Hardware
 from studio.plans import Budget, Rates
@@ -36,20 +38,41 @@ _FLOPS_PER_GIB = (
     ((12, 0), 5.0e12), ((9, 0), 5.4e12), ((8, 9), 3.5e12), ((8, 6), 2.0e12), ((8, 0), 5.0e12), ((7, 5), 2.5e12),
     ((0, 0), 0.8e12),
 )  # fmt: skip
+# The same at 32 bits, of series without bf16 (RTX 2080 Ti, 11 GB: 13.4e12 by the data sheet; GTX 1660, 6 GB: 5.0e12).
+_WIDE_FLOPS_PER_GIB = 0.7e12
 # Bytes a second of pinned copies, for cards up to 8 GiB (eight lanes in most series) and for larger ones.
 _BUS = (
     ((12, 0), (24e9, 48e9)), ((9, 0), (48e9, 53e9)), ((8, 0), (12e9, 23e9)), ((0, 0), (11e9, 11e9)),
 )  # fmt: skip
+_WITHOUT_TENSOR_CORES = re.compile(
+    r"\bGTX 16|\bMX[45]50\b|\bT[4-6]00\b|\bT5[05]0\b|\bT1[02]00\b|\bT[12]000\b|\bCMP 30HX"
+)
 _DEVICE_BYTES_PER_S_AND_GIB = 36e9
 """RTX 3060 12 GB: 360e9 in all; RTX 4090: 1,008e9; H100 80 GB: 3,350e9."""
 
 
-def card_rates(total_bytes: int, capability: tuple[int, int] = IMAGINED_CAPABILITY) -> Rates:
-    """Typical rates of a card by its size and NVIDIA's compute capability."""
-    gib = max(1.0, total_bytes / GIB)
+def half_of(name: str, capability: tuple[int, int]) -> Literal["bf16", "fp16", "none"]:
+    """The 16 bits in which a card of this name and compute capability computes.
+
+    bf16 came with 8.0: below it torch emulates it slower than 32 bits, and none of its attention kernels but the one
+    that holds the matrix of all pairs takes it (CUTLASS: "bf16 on compute capability 80+"). fp16 is quick where there
+    are tensor cores for it: from 7.0 on, but not on the small chips of 7.5 (the GTX 16 series and its relatives for
+    notebooks and workstations), whose fp16 also gives black pictures (InvokeAI and ComfyUI name them one by one).
+    """
+    if capability >= (8, 0):
+        return "bf16"
+    return "fp16" if capability >= (7, 0) and _WITHOUT_TENSOR_CORES.search(name) is None else "none"
+
+
+def card_rates(total_bytes: int, capability: tuple[int, int] = IMAGINED_CAPABILITY, name: str = "") -> Rates:
+    """Typical rates of a card by its size, NVIDIA's compute capability and, where that says too little, its name."""
+    gib, half = max(1.0, total_bytes / GIB), half_of(name, capability)
     flops = next(rate for lowest, rate in _FLOPS_PER_GIB if capability >= lowest)
+    flops = _WIDE_FLOPS_PER_GIB if half == "none" else flops
     small, large = next(rate for lowest, rate in _BUS if capability >= lowest)
     return Rates(
+        half=half,
+        wide_flops_per_s=None if half == "bf16" else _WIDE_FLOPS_PER_GIB * gib,
         flops_per_s=flops * gib,
         bus_bytes_per_s=small if gib <= 8.5 else large,
         device_bytes_per_s=_DEVICE_BYTES_PER_S_AND_GIB * gib,
@@ -89,7 +112,8 @@ def threads_of(hardware: Hardware) -> int:
 def typical_rates(hardware: Hardware, device: str) -> Rates:
     """The rates that stand in where none were measured."""
     if device == "cuda" and hardware.gpus:
-        return card_rates(hardware.gpus[0].total_bytes, hardware.gpus[0].compute_capability)
+        card = hardware.gpus[0]
+        return card_rates(card.total_bytes, card.compute_capability, card.name)
     return processor_rates(threads_of(hardware))
 
 
@@ -118,7 +142,10 @@ def budget_of(
 def rated(budget: Budget, hardware: Hardware, measured: Mapping[str, Rates]) -> Budget:
     """The budget with the rates of the device that it leads to: the card's if there is room on it."""
     device = "cuda" if hardware.gpus and budget.vram_bytes > 0 else "cpu"
-    rates = measured.get(machines_of(hardware)[device]) or typical_rates(hardware, device)
+    typical = typical_rates(hardware, device)
+    rates = measured.get(machines_of(hardware)[device]) or typical
+    if rates.half != typical.half:  # measured before anybody asked
+        rates = rates.model_copy(update={"half": typical.half, "wide_flops_per_s": typical.wide_flops_per_s})
     return budget.model_copy(update={"rates": rates})
 
 

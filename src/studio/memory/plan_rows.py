@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from studio.memory import plan_search as search
 from studio.memory.footprint import as_filed, network_bytes
+from studio.memory.plan_computing import computing
 from studio.memory.plan_search import Machine, Way
 from studio.plans import Footprint, Row, Stage, Variant
 from studio.units import format_bytes, format_seconds
@@ -63,9 +64,11 @@ def _places(way: Way, stages: Sequence[Stage], machine: Machine) -> Iterator[Row
     device = "card" if machine.card else "memory"
     blocks = way.resident + way.streamed
     what = name if not way.streamed else f"{name}, {way.resident} of {blocks} blocks"
+    why = _why_precision(way, stages, machine)
+    if (kind := computing(way.network, machine)) is not None:
+        why += f"; computed in {kind}, for this card has no bf16"
     yield Row(
-        phase=phase, what=what, where=device, precision=way.precision, size_bytes=way.resident_bytes,
-        why=_why_precision(way, stages, machine),
+        phase=phase, what=what, where=device, precision=way.precision, size_bytes=way.resident_bytes, why=why
     )  # fmt: skip
     for where, size in (("memory", way.moving_bytes - way.disk_bytes), ("disk", way.disk_bytes)):
         if size and way.streamed:
@@ -85,19 +88,22 @@ def _places(way: Way, stages: Sequence[Stage], machine: Machine) -> Iterator[Row
 
 def _why_precision(way: Way, stages: Sequence[Stage], machine: Machine) -> str:
     """As in the files, or what the best precision would cost under the same limits: time, and memory."""
-    if way.precision == way.network.stored:
-        as_computed = way.network.filed is not None
-        exact = "in 32 bits, which a processor computes quickest" if as_computed else "as in its files"
+    filed = as_filed(way.network).stored
+    if way.precision in (way.network.stored, filed):
+        exact = "as in its files"
+        if way.precision != filed:
+            exact = "as it is computed" if machine.card else "in 32 bits, which a processor computes quickest"
         return f"evenly spread; {exact}" if way.streamed else exact
-    best = [other for other in search.ways_of(way.network, stages, machine) if other.precision == way.network.stored]
+    top = filed if machine.card else way.network.stored
+    best = [other for other in search.ways_of(way.network, stages, machine) if other.precision == top]
     if not best:
-        return f"{way.network.stored} would not fit"
+        return f"{top} would not fit"
     quickest = min(best, key=lambda other: other.seconds)
     more = search.host_peak(quickest, machine.card) - search.host_peak(way, machine.card)
     price = f" and {format_bytes(more)} more of memory" if more > 0 else ""
     if quickest.disk_bytes and machine.card:
         price = ", the disk read in every pass"
-    times = f"{format_seconds(way.seconds)} with loading; {way.network.stored} would take"
+    times = f"{format_seconds(way.seconds)} with loading; {top} would take"
     return f"{times} {format_seconds(quickest.seconds)}{price}"
 
 

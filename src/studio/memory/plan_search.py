@@ -59,6 +59,10 @@ OVERLAP = 0.02
 """The share of the shorter of computing and copying that is not hidden: 1.13 s against 1.11 s a step for FramePack on
 an H100, where copying took 0.47 s."""
 
+WIDE_SHARE = 0.25
+"""Of operations at 16 bits, those at 32 where nobody measured them: between an RTX 2060's data sheet (0.12 with tensor
+cores) and cards without such (0.5)."""
+
 _MOST_COUNTS = 48
 _MOST_COUNTS_WITHOUT_CARD = 4
 """There, what is not resident comes from the disk, and each count is another trade of memory for time."""
@@ -177,13 +181,13 @@ def placements(network: Network, card: bool, turns: bool) -> tuple[Way, ...]:
     in pinned memory, or comes from the disk each time."""
     found = []
     files = network_bytes(as_filed(network), as_filed(network).stored)
-    for precision in precisions(network):
+    for precision in precisions(network, card):
         stored = Stored(network, precision)
         unpacked = sum(work_bytes(kind, precision, network.stored) * kind.count for kind in network.blocks)
         for count in counts(len(stored.blocks), _MOST_COUNTS if card else _MOST_COUNTS_WITHOUT_CARD):
             resident, streamed = stored.resident(count), len(stored.blocks) - count
             moving = stored.total - resident
-            for share in _shares(card, precision == network.stored, streamed, turns):
+            for share in _shares(card, precision in (network.stored, network.filed), streamed, turns):
                 disk = moving - round(moving * share)
                 host = stored.total if turns and card and share == 1 else moving - disk
                 slots = stored.slots(count)
@@ -305,7 +309,17 @@ def compute_s(way: Way, variant: Variant, machine: Machine) -> float:
     rates = machine.rates
     reading = (way.resident_bytes + way.moving_bytes) / rates.device_bytes_per_s
     factor = COMPILED if way.compiled else 1.0
-    return factor * max(variant.flops / rates.flops_per_s, reading) + 2 * way.unpacked_bytes / rates.device_bytes_per_s
+    return (
+        factor * max(variant.flops / flops_per_s(way.network, rates), reading)
+        + 2 * way.unpacked_bytes / rates.device_bytes_per_s
+    )
+
+
+def flops_per_s(network: Network, rates: Rates) -> float:
+    """Operations a second with this network: fewer where a card without bf16 computes it in 32 bits."""
+    if network.stored != "fp32" or rates.half == "bf16":
+        return rates.flops_per_s
+    return rates.wide_flops_per_s or WIDE_SHARE * rates.flops_per_s
 
 
 def copy_s(way: Way, machine: Machine) -> float:
@@ -326,7 +340,7 @@ def load_s(way: Way, machine: Machine) -> float:
     """Seconds to read all of a network's files once, and to quantise it on the device. What is read anew in each
     pass counts here too: reading a disk again and again must not look better than keeping what was read."""
     reading = way.file_bytes / machine.rates.disk_bytes_per_s
-    if way.precision == way.network.stored:
+    if way.precision in (way.network.stored, way.network.filed):
         return reading
     return reading + (way.file_bytes + way.resident_bytes + way.moving_bytes) / machine.rates.bus_bytes_per_s
 

@@ -16,6 +16,7 @@ from typing import Any
 from studio.errors import DoesNotFit, StudioError
 from studio.memory import plan_search as search
 from studio.memory.footprint import loss
+from studio.memory.plan_computing import computed, computing, told
 from studio.memory.plan_machine import rates_of
 from studio.memory.plan_process import UNKNOWN_BYTES
 from studio.memory.plan_rows import rows_of, starting
@@ -51,12 +52,11 @@ class Found:
 def plan(footprint: Footprint, budget: Budget, prefer: Prefer = "balanced", *, model: str = "") -> Plan:
     """The plan for ``footprint`` within ``budget``. Raises ``DoesNotFit`` with what stands in the way.
 
-    Pure: the same arguments give the same plan. Without a card everything lies in memory and is computed there, in 32
-    bits: what processors are quick at.
+    Pure: the same arguments give the same plan. Without a card everything lies in memory and is computed there.
     """
     process = footprint.process_bytes or UNKNOWN_BYTES
     machine = Machine(budget.vram_bytes, budget.ram_bytes, rates_of(budget), process)
-    footprint = footprint if machine.card else _in_32_bits(footprint)
+    footprint = computed(footprint, machine)
     chosen = choose(footprint, machine, prefer)
     stages = stages_of(footprint)
     kept = _kept(chosen, footprint, machine)
@@ -70,34 +70,12 @@ def plan(footprint: Footprint, budget: Budget, prefer: Prefer = "balanced", *, m
         seconds=chosen.seconds + footprint.start_s,
         phases=phases,
         settings=_settings(chosen, footprint, machine, kept=kept),
-        told=_told(machine, kept=kept),
+        told=(*_told(machine, kept=kept), *told(footprint.networks, machine)),
         prefer=prefer,
         estimated=not machine.rates.measured,
         imagined=budget.imagined,
         rows=(*starting(footprint, machine), *rows_of(chosen.ways, stages, machine, kept=kept)),
     )
-
-
-def _in_32_bits(footprint: Footprint) -> Footprint:
-    """The same networks as a processor computes with them: weights, activations and what is held are twice as large.
-    The files are not."""
-    networks = tuple(
-        network.model_copy(update={"stored": "fp32", "filed": "bf16"}) if network.stored == "bf16" else network
-        for network in footprint.networks
-    )
-    doubled = {network.name for network, wide in zip(footprint.networks, networks, strict=True) if network != wide}
-
-    def widened(stage: Stage) -> Stage:
-        variants = tuple(
-            one.model_copy(
-                update={"activation_bytes": 2 * one.activation_bytes, "processor_bytes": 2 * one.processor_bytes}
-            )
-            for one in stage.variants
-        )
-        return stage.model_copy(update={"variants": variants, "held_bytes": 2 * stage.held_bytes})
-
-    stages = tuple(widened(stage) if stage.network in doubled else stage for stage in footprint.stages)
-    return footprint.model_copy(update={"networks": networks, "stages": stages})
 
 
 def stages_of(footprint: Footprint) -> dict[str, list[Stage]]:
@@ -235,6 +213,7 @@ def _settings(chosen: Found, footprint: Footprint, machine: Machine, *, kept: bo
             "all_in_memory": machine.card and way.host_bytes >= way.resident_bytes + way.moving_bytes,
             "disk_bytes": way.disk_bytes,
             "compiled": way.compiled,
+            **({"computing": kind} if (kind := computing(way.network, machine)) is not None else {}),
         }
         for way in chosen.ways
     }

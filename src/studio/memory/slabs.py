@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from studio.memory.slab_cache import Cached, CacheEntry, Damaged, cache_entry, d
 from studio.memory.slab_files import StoredTensor, fingerprints, read_headers
 from studio.memory.slab_memory import Slab, packed
 from studio.memory.slab_reading import ModelReader, Reader, StoredReader
-from studio.memory.storage import Layout, Storage, lay_out, portions, spread
+from studio.memory.storage import HALVES, Layout, Storage, lay_out, portions, spread
 from studio.memory.stream_blocks import Block, Split, Tensors, kept_in_fp32, never_quantised, split
 
 REST = ""
@@ -41,7 +41,7 @@ def load_slabs(
     *,
     blocks: Sequence[str] | None = None,
     dtype: torch.dtype | None = None,
-    storage: Storage = "plain",
+    storage: Storage | Literal["half"] = "plain",
     mapped: bool = False,
     memory: Collection[str] | None = None,
     pinned: bool | None = None,
@@ -56,7 +56,7 @@ def load_slabs(
     ``dtype`` is the type to compute with (``None``: as stored; parts that the class wants in fp32 are kept so).
     ``memory`` names the groups (blocks, and ``REST``) that are kept in RAM, ``None`` all of them; ``mapped`` is none
     of them. The others are read from the source whenever they are wanted. ``rename`` turns a parameter's name into the
-    file's. ``pinned`` defaults to whether there is a CUDA device.
+    file's. ``pinned`` defaults to whether there is a CUDA device. ``storage="half"``: in the 16 bits of the source.
 
     ``cache`` is a folder for quantised weights: made there once, read from there the next time without a look at the
     source if ``revision`` and the source's last name (a folder's or file's) tell its content, else with a look at its
@@ -73,13 +73,18 @@ def load_slabs(
     rename = rename or (lambda name: name)
     fp32 = [] if dtype is None else kept_in_fp32(module, dtype)
     place = None
-    if cache is not None and storage != "plain":
+    stored: Mapping[str, StoredTensor | Tensor] | None = None
+    if storage == "half":
+        stored = _held(source)
+        storage = (
+            "fp16" if any(str(one.dtype).removeprefix("torch.") == "float16" for one in stored.values()) else "bf16"
+        )
+    if cache is not None and storage != "plain" and storage not in HALVES:
         facts = [str(dtype), fp32, _names(parts, rename)]
         place = _place(cache, source, revision, module, parts, storage, facts)
     if place is not None and (slabs := _from_cache(place, kept, pinned, threads)):
         return slabs
-    stored = dict(source) if isinstance(source, Mapping) else read_headers(source)
-    groups, sources = _assign(parts, stored, dtype, fp32, storage, rename)
+    groups, sources = _assign(parts, stored or _held(source), dtype, fp32, storage, rename)
     slabs = Slabs(groups, storage, kept, ModelReader(groups, sources))
     try:
         slabs._fill(pinned, threads)
@@ -90,6 +95,11 @@ def load_slabs(
         slabs.close()
         raise
     return slabs
+
+
+def _held(source: Source) -> dict[str, StoredTensor | Tensor]:
+    """The tensors of a source by name."""
+    return dict(source) if isinstance(source, Mapping) else dict(read_headers(source))
 
 
 def streamed_names(module: nn.Module, resident: int, blocks: Sequence[str] | None = None) -> list[str]:

@@ -3,6 +3,7 @@
 Kinds of storage:
 
 - ``plain``    as computed with, for example bf16: 2 bytes per weight, exact
+- ``bf16``, ``fp16``  in 16 bits, computed with in 32: 2 bytes per weight, exact where the files have no more
 - ``fp8``      float8 e4m3 with one fp32 scale per row: 1 byte per weight
 - ``int8``     symmetric, -127 to 127, with one fp32 scale per row: 1 byte per weight
 - ``nf4``      4-bit NormalFloat in blocks of 64 with one fp32 absolute maximum each: 0.5625 bytes per weight
@@ -20,8 +21,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, get_args
 
-Storage = Literal["plain", "fp8", "int8", "nf4", "nf4-dq"]
+Storage = Literal["plain", "bf16", "fp16", "fp8", "int8", "nf4", "nf4-dq"]
 STORAGES: tuple[Storage, ...] = get_args(Storage)
+HALVES: dict[Storage, str] = {"bf16": "bfloat16", "fp16": "float16"}
+"""Storages that are a type of their own, by its name."""
 
 ALIGNMENT = 256
 """Every tensor in a slab or slot begins at a multiple of this, as CUDA's own allocations do."""
@@ -79,6 +82,8 @@ def stored_bytes(shape: Sequence[int], dtype: object, storage: Storage) -> int:
     match storage:
         case "plain":
             return numel * item_bytes(dtype)
+        case "bf16" | "fp16":
+            return numel * 2
         case "fp8" | "int8":
             return scales_at(numel) + _SCALE_BYTES * shape[0]
         case "nf4":
@@ -147,7 +152,10 @@ def lay_out(
         raise ValueError(f"no such storage: {storage}")
     kept, entries, offset, work = set(plain), [], 0, 0
     for name, shape, dtype in parameters:
-        kind: Storage = storage if quantisable(name, shape, dtype) and name not in kept else "plain"
+        packs = quantisable(name, shape, dtype) and name not in kept
+        if storage in HALVES and item_bytes(dtype) == 2:
+            packs = False  # it is computed with as it is kept
+        kind: Storage = storage if packs else "plain"
         size = stored_bytes(shape, dtype, kind)
         place = None if kind == "plain" else work
         entry = Entry(name, tuple(shape), str(dtype).removeprefix("torch."), kind, offset, size, place)

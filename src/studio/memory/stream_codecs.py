@@ -11,7 +11,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from studio.memory.storage import NF4_BLOCK, NF4_CHUNK, NF4_GROUP, Storage, nf4_blocks, nf4_packed_bytes, scales_at
+from studio.memory.storage import (
+    HALVES,
+    NF4_BLOCK,
+    NF4_CHUNK,
+    NF4_GROUP,
+    Storage,
+    nf4_blocks,
+    nf4_packed_bytes,
+    scales_at,
+)
 
 NF4_VALUES = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
@@ -30,7 +39,9 @@ def encode(weight: Tensor, storage: Storage, out: Tensor) -> None:
 
     A portion at a time: the steps between take sixteen bytes a weight.
     """
-    if storage in ("fp8", "int8"):
+    if storage in HALVES:
+        out.view(getattr(torch, HALVES[storage])).copy_(weight.reshape(-1))
+    elif storage in ("fp8", "int8"):
         _encode_rows(weight.reshape(weight.shape[0], -1), storage, out)
     elif storage in ("nf4", "nf4-dq"):
         _encode_nf4(weight.reshape(-1), storage, out)
@@ -121,7 +132,9 @@ class Decoder:
 
     def decode(self, stored: Tensor, storage: Storage, out: Tensor) -> None:
         """``stored`` (uint8) -> ``out`` (contiguous, its shape and compute type), without a copy of the matrix."""
-        if storage in ("fp8", "int8"):
+        if storage in HALVES:
+            out.view(-1).copy_(stored.view(getattr(torch, HALVES[storage])))
+        elif storage in ("fp8", "int8"):
             codes = stored[: out.numel()].view(torch.float8_e4m3fn if storage == "fp8" else torch.int8)
             rows = out.view(out.shape[0], -1)
             rows.copy_(codes.view(rows.shape))  # exact: 8 bits fit every compute type

@@ -6,15 +6,18 @@ import subprocess
 import sys
 from itertools import pairwise
 from math import prod
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from streaming_models import Chain, Tiny, X
 from torch import Tensor
 
 from studio.memory.slabs import REST, load_slabs
 from studio.memory.storage import (
     ALIGNMENT,
+    HALVES,
     STORAGES,
     DeviceBytes,
     Storage,
@@ -28,7 +31,7 @@ from studio.memory.stream_blocks import empty_module, never_quantised, split
 from studio.memory.stream_codecs import NF4_VALUES, Decoder, encode
 from studio.memory.streaming import streamed
 
-QUANTISED: tuple[Storage, ...] = tuple(storage for storage in STORAGES if storage != "plain")
+QUANTISED: tuple[Storage, ...] = tuple(storage for storage in STORAGES if storage not in ("plain", *HALVES))
 SHAPES = ((128, 128), (3, 7), (1, 1), (257, 129), (64, 3, 3, 3), (300, 70))
 
 
@@ -142,7 +145,7 @@ def test_spread() -> None:
 
 
 @pytest.mark.parametrize("mapped", [False, True])
-@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("storage", ("plain", *QUANTISED))
 def test_streamed_equals_rounded(tiny: dict[str, Tiny], storage: Storage, mapped: bool) -> None:
     """Streaming quantised blocks gives bit for bit what resident weights do that went there and back beforehand."""
     model = tiny["framepack"]
@@ -171,6 +174,33 @@ def test_streamed_equals_rounded(tiny: dict[str, Tiny], storage: Storage, mapped
             shrunk = sum(entry.size_bytes for entry in entries if entry.storage != "plain")
             full = sum(2 * prod(entry.shape) for entry in entries if entry.storage != "plain")
             assert shrunk < full * (0.55 if storage in ("int8", "fp8") else 0.30)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+def test_16_bits_of_a_file_computed_in_32(tiny: dict[str, Tiny], kind: str, mapped: bool, tmp_path: Path) -> None:
+    """Nothing is lost, and the blocks take half of what they are computed with, in the file's own 16 bits."""
+    model, dtype = tiny["framepack"], getattr(torch, kind)
+    state = {name: value.to(dtype) for name, value in model.resident(torch.float32).state_dict().items()}
+    save_file(state, tmp_path / "model.safetensors")
+    module, wanted = model.empty(torch.float32), model.resident(torch.float32)
+    wanted.load_state_dict({name: value.float() for name, value in state.items()})
+    expected = model.run(wanted)
+    args = {"dtype": torch.float32, "mapped": mapped, "cache": tmp_path / "cache"}
+    with load_slabs(tmp_path / "model.safetensors", module, storage="half", **args) as slabs:
+        entries = [entry for name in slabs.blocks for entry in slabs.layouts[name].entries]
+        packed = [entry for entry in entries if entry.storage != "plain"]
+        assert {entry.storage for entry in packed} == {{"bfloat16": "bf16", "float16": "fp16"}[kind]}
+        assert len(packed) >= 20 and all(2 * entry.size_bytes == entry.work_bytes for entry in packed)
+        for resident in (0, 2, len(slabs.blocks)):
+            with streamed(module, slabs=slabs, device="cpu", resident=resident):
+                assert all(map(torch.equal, model.run(module), expected))
+    assert not (tmp_path / "cache").exists(), "what the files hold anyway is not written once more"
+
+
+def test_what_is_computed_in_16_bits_is_not_unpacked() -> None:
+    layout = lay_out([("a.weight", (128, 128), "bfloat16"), ("b.weight", (128, 128), "float32")], "bf16")
+    assert [entry.storage for entry in layout.entries] == ["plain", "bf16"]
 
 
 def test_quantised_blocks_within_blocks() -> None:
