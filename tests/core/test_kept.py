@@ -12,7 +12,7 @@ from studio.cli.doctor import doctor_command
 from studio.core import Studio
 from studio.errors import JobFailed
 from studio.jobs.model import JobRow
-from toolbox import files_in
+from toolbox import files_in, until
 
 
 @pytest.mark.parametrize("fault", ["plain", "raise", "memory"])
@@ -76,5 +76,6 @@ def test_a_retry_in_the_very_moment_of_the_failure(home: Path, plugins: Path, mo
         monkeypatch.setattr(studio.queue, "get", then_retried)
         for _ in job.events():  # of the first attempt; or of both, if the retry is there already
             pass
+        until("the retry", lambda: retried)
         [made] = job.result()
         assert retried == [job.id] and made.text.startswith("x 1 attempts 1") and made.text.endswith("2")

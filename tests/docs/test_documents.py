@@ -39,6 +39,7 @@ def commands() -> list[str]:
     return lines
 
 
+@pytest.mark.timeout(420)  # every command, one after the other
 def test_readme_commands(starter_home: Path, tmp_path: Path) -> None:
     """In one home and one folder, in order, as a reader would."""
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
