@@ -103,6 +103,7 @@ def start_page(page_plugins: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             process.wait(15)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
 
 
 @pytest.fixture(scope="session")

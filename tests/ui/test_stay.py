@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +85,14 @@ def test_all_that_a_form_holds_stays_and_goes_back_to_the_defaults(tab: Tab, tmp
     with shown.expect_response("**/gradio_api/**"):
         box(form, "strength").fill("0.4")
     settle(shown)
-    more, block = ("More settings", "blur"), ("Plus de réglages", "flouter")
-    for again, (fold, choice) in (
-        (lambda: shown.reload(), more),
-        (lambda: shown.get_by_role("link", name="Français").click(), block),
+    for again, choice in (
+        (lambda: shown.reload(), "blur"),
+        (lambda: shown.get_by_role("link", name="Français").click(), "flouter"),
     ):
         again()
         form.locator(".p-image img").wait_for()
         holds(form, width="96", height="48", seed="77")
-        unfold(form.get_by_role("button", name=fold))
-        holds(form, steps="3", strength="0.4")
+        holds(form, steps="3", strength="0.4")  # in the fold, which is open as it was
         assert form.locator(".p-safety").get_by_label(choice).is_checked()
     box(form, "prompt").fill("une pomme")
     form.locator(".reset").click()
@@ -101,8 +100,80 @@ def test_all_that_a_form_holds_stays_and_goes_back_to_the_defaults(tab: Tab, tmp
     assert form.locator(".p-image img").is_visible()
     assert form.locator(f"{SIZED}.on").count() == 0
     tab.go("text")
-    unfold(shown.locator("#tab-text").get_by_role("button", name="Réglages"))
     assert shown.locator("#tab-text .p-max_tokens input").first.input_value() == "9"
+
+
+def test_folds_are_open_that_were_and_no_others(tab: Tab) -> None:
+    shown = tab.open()
+    form = settings_of_a_picture(tab)
+    fold = form.locator(".fold > button")
+    unfold(fold.nth(1))
+    unfold(fold.nth(0))
+    unfold(fold.nth(1))
+    opened = shown.locator("#tab-image .fold > button.open")
+    for again in (lambda: shown.reload(), lambda: shown.get_by_role("link", name="Français").click()):
+        again()
+        box(form, "steps").wait_for()
+        settle(shown)
+        until("one is open", lambda: opened.count() == 1)
+    unfold(fold.nth(0))
+    shown.reload()
+    fold.nth(0).wait_for()
+    tab.go("text")  # nothing is opened there either
+    assert shown.locator("#tab-text .fold > button.open").count() == 0
+    tab.go("image")
+    assert opened.count() == 0
+
+
+def test_what_was_chosen_or_dropped_in_the_last_moment_stays(tab: Tab, tmp_path: Path) -> None:
+    """The server hears nothing of it before the page is left."""
+    shown = tab.open()
+    form = settings_of_a_picture(tab)
+    for fold in form.locator(".fold > button").all():
+        unfold(fold)
+    deaf, unheard = [True], []
+    asked = re.compile(r"/gradio_api/(queue/join|run)")
+    shown.route(asked, lambda route: unheard.append(route) if deaf[0] else route.continue_())
+    picture = tmp_path / "late one.png"
+    Image.new("RGB", (64, 64), "#2040c0").save(picture)
+    form.locator(".p-image input[type=file]").set_input_files(picture)
+    form.locator(".p-image img").wait_for()
+    for name, words in (("scheduler", "euler"), ("grid-0", "Steps")):
+        form.locator(f".p-{name} input").click()
+        shown.locator(f"[role=option][aria-label='{words}']").click()
+    form.locator(".p-grid-1 textarea").fill("2, 3")
+    form.locator(".p-safety").get_by_label("blur").check()
+    chosen = form.locator(".p-scheduler input").input_value()
+    deaf[0] = False
+    assert unheard
+    for again, steps in (
+        (lambda: shown.reload(), "Steps"),
+        (lambda: shown.get_by_role("link", name="Français").click(), "Étapes"),
+    ):
+        again()
+        form.locator(".p-image img").wait_for()
+        until("the list", lambda: form.locator(".p-scheduler input").input_value() == chosen)
+        until("the grid", lambda steps=steps: form.locator(".p-grid-0 input").input_value() == steps)
+        assert form.locator(".p-grid-1 textarea").input_value() == "2, 3"
+        assert form.locator(".p-safety [value=blur]").is_checked()
+
+
+def test_whoever_leaves_while_a_file_is_on_its_way_is_asked(tab: Tab, tmp_path: Path) -> None:
+    shown = tab.open()
+    form = settings_of_a_picture(tab)
+    waiting: list[Any] = []
+    shown.route("**/gradio_api/upload*", lambda route: waiting.append(route))
+    Image.new("RGB", (64, 64), "#2040c0").save(tmp_path / "slow.png")
+    form.locator(".p-image input[type=file]").set_input_files(tmp_path / "slow.png")
+    form.locator(".uploading").wait_for()
+    asked: list[str] = []
+    shown.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    shown.evaluate("() => { setTimeout(() => location.reload(), 0); }")
+    until("it asks", lambda: (shown.evaluate("1"), asked)[1])
+    assert asked == ["beforeunload"]
+    for route in waiting:
+        route.continue_()
+    form.locator(".p-image img").wait_for()
 
 
 def test_what_a_form_does_not_know_any_more_is_left_out(tab: Tab) -> None:
@@ -118,7 +189,6 @@ def test_what_a_form_does_not_know_any_more_is_left_out(tab: Tab) -> None:
         shown.evaluate(TAMPER, harm)
         shown.reload()
         holds(form, seed="77")
-        unfold(form.get_by_role("button", name="More settings"))
         holds(form, **as_it_was)
         assert form.locator(".p-image img").count() == 0
     assert "starter-image" in shown.locator("#image-model input").input_value()

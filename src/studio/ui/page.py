@@ -85,7 +85,7 @@ def _spoken(say: Words) -> dict[str, str]:
     return {
         "Submit": say("chat.save"), "Upload a file": attach, "Upload file": attach, "Record audio": say("drop.record"),
         "Paste from clipboard": say("drop.paste"), "Multimedia input field": say("chat.message"),
-        "choose": say("drop.choose"),
+        "choose": say("drop.choose"), "uploading": say("drop.uploading"), "Remove Image": say("drop.remove"),
     }  # fmt: skip
 
 

@@ -21,10 +21,16 @@ function chosen(place) { // a place for files
   if (place.getAttribute("aria-label") !== name) place.setAttribute("aria-label", name);
 }
 
+function sent(told) { // a file that is on its way
+  const text = [...told.childNodes].find((one) => one.nodeType === Node.TEXT_NODE);
+  if (text && text.data !== words.uploading) text.data = words.uploading;
+}
+
 setInterval(() => {
   if (document.hidden) return;
   words ??= JSON.parse(document.querySelector("[data-spoken]")?.dataset.spoken ?? "null");
   if (!words) return;
   document.querySelectorAll("#tabs :is(button, input, [role=group], #chat-box div)[aria-label]").forEach(named);
   document.querySelectorAll("[aria-dropeffect]").forEach(chosen);
+  document.querySelectorAll(".uploading").forEach(sent);
 }, 300);

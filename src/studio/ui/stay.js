@@ -1,7 +1,9 @@
 // What stays when the page is opened anew in this browser tab, also in the other language: which tab was open, what was
-// being written, and what the forms hold. It goes with the browser tab. Texts are read and written here, at once; all
+// being written, what the forms hold, and which folds are open. It goes with the browser tab. Texts are read and written here, at once; all
 // else is written down by the server (staying.py) and handed back to it when the page shows what it begins with.
+import * as folds from "./folds.js";
 import { enter, put } from "./form.js";
+import { pathOf, shownForms } from "./held.js";
 
 const KEPT = "studio-here", HELD_TICKS = 3, PATIENCE_MS = 10_000;
 const boxes = () => [...document.querySelectorAll("#chat-box textarea, .main-box textarea")];
@@ -10,6 +12,7 @@ const left = kept.written || {}; // what no box has shown yet: a tab that nobody
 const forms = kept.forms || {};
 const held = new Map();
 let tab = kept.tab;
+folds.begin(kept.folds || []);
 let handed = 0; // when the forms were handed over
 let shownAgain = !Object.keys(forms).length;
 
@@ -24,33 +27,19 @@ function formsNow() { // a tab that nobody looked at since holds what it held
   for (const box of document.querySelectorAll("[id^=act-kept-] :is(textarea, input)")) {
     if (box.value) now[box.closest("[id^=act-kept-]").id.slice("act-kept-".length)] = JSON.parse(box.value);
   }
-  for (const form of document.querySelectorAll("[class*='form-of-']")) typed(form, now);
+  shownForms(now);
   const chat = document.querySelector("#chat-box");
   if (chat) {
-    const files = [...chat.querySelectorAll("img")].map((one) => decodeURI(one.src).split("/file=")[1]).filter(Boolean);
+    const files = [...chat.querySelectorAll("img")].map(pathOf).filter(Boolean);
     now.text = { ...now.text, files, text: chat.querySelector("textarea")?.value };
   }
   return now;
 }
 
-function typed(form, now) { // what the server has not written down yet: it was typed a moment ago
-  const modality = form.closest("[id^=tab-]").id.slice("tab-".length);
-  const family = [...form.classList].find((one) => one.startsWith("form-of-")).slice("form-of-".length);
-  const there = (now[modality] ??= {}), values = ((there.forms ??= {})[family] ??= {});
-  for (const piece of form.querySelectorAll("[class*=' p-']")) {
-    const name = [...piece.classList].find((one) => one.startsWith("p-")).slice(2);
-    const box = piece.querySelector("textarea, input[type=text]:not([role]), input[type=number], input[type=checkbox]");
-    if (!box || piece.querySelector("[role=listbox], [type=file]")) continue;
-    if (box.type === "checkbox") values[name] = box.checked;
-    else if (box.type !== "number") values[name] = box.value;
-    else if (box.value !== "") values[name] = Number(box.value);
-  }
-}
-
 function keep() {
   const written = Object.fromEntries(boxes().filter((box) => box.value).map((box) => [nameOf(box), box.value]));
   const now = tab ?? document.querySelector("#tabs [role=tab].selected")?.dataset.tabId ?? kept.tab; // if it came so far
-  sessionStorage.setItem(KEPT, JSON.stringify({ tab: now, written: { ...left, ...written }, forms: formsNow() }));
+  sessionStorage.setItem(KEPT, JSON.stringify({ tab: now, written: { ...left, ...written }, forms: formsNow(), folds: folds.openFolds(kept.folds || []) }));
 }
 addEventListener("pagehide", keep);
 
@@ -90,5 +79,6 @@ const timer = setInterval(() => {
   back();
   boxes().forEach(written);
   if (!shownAgain) handOver();
-  if (shownAgain && !tab && !Object.keys(left).length) clearInterval(timer);
+  const unfolded = shownAgain && folds.unfold(stays);
+  if (unfolded && !tab && !Object.keys(left).length) clearInterval(timer);
 }, 100);

@@ -19,6 +19,7 @@ from studio.ui.choosing import Follower
 from studio.ui.form import Form
 from studio.ui.house import House
 from studio.ui.tabs.make import QUIET, Maker, act_box
+from studio.ui.view import esc
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ def keep_forms(house: House, followers: Iterable[Follower], opened: Any) -> None
     for one in followers:
         _keep(one.maker)
     back = act_box("back")
+    _tell_choices(followers)
 
     def again(text: str, *models: str) -> dict[Any, Any]:
         kept = _read(text)
@@ -43,6 +45,17 @@ def keep_forms(house: House, followers: Iterable[Follower], opened: Any) -> None
     outputs = [place for one in followers for place in (*one.places, *_pieces(one.maker).values(), *_boxes(one.maker))]
     choosers = [one.maker.chooser for one in followers]
     back.submit(again, [back, *choosers], [opened, *dict.fromkeys(outputs)], **QUIET)
+
+
+def _tell_choices(followers: Iterable[Follower]) -> None:
+    """What the lists show, with its values: ``held.js`` reads what was chosen from what is shown."""
+    known: dict[str, dict[str, Any]] = {}
+    for one in followers:
+        for (family, name), piece in _pieces(one.maker).items():
+            if isinstance(piece, gr.Dropdown | gr.Radio):
+                known.setdefault(family, {})[name] = piece.choices
+    told = esc(json.dumps(known, ensure_ascii=False))
+    gr.Markdown(f'<span hidden data-choices="{told}"></span>', sanitize_html=False, elem_id="act-choices")
 
 
 def _keep(maker: Maker) -> None:

@@ -49,12 +49,13 @@ def build(form: Form, say: Words) -> tuple[list[Any], Any]:
     places: list[Any] = []
     with gr.Accordion(say("grid.title"), open=False, elem_classes="fold grid-fold"):
         gr.Markdown(f'<p class="quiet">{esc(say("grid.text"))}</p>', sanitize_html=False)
-        for side in (say("grid.across"), say("grid.down")):
+        for number, side in enumerate((say("grid.across"), say("grid.down"))):
+            name = f"p-grid-{2 * number}", f"p-grid-{2 * number + 1}"  # as in ``Form.beside``
             with gr.Row(elem_classes="grid-axis"):
-                places.append(gr.Dropdown(choices, value="", label=side, min_width=120))
+                places.append(gr.Dropdown(choices, value="", label=side, min_width=120, elem_classes=name[0]))
                 places.append(
                     gr.Textbox(label=say("grid.values"), placeholder=say("grid.holder"), lines=1, max_lines=8,
-                               buttons=[], min_width=120)
+                               buttons=[], min_width=120, elem_classes=name[1])
                 )  # fmt: skip
         go = gr.Button(say("grid.go"), elem_classes="grid-go")
     return places, go
