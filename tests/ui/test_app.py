@@ -98,8 +98,9 @@ def test_jobs_and_gallery_speak_both_languages(client: TestClient, painted: Arte
 
 
 def test_a_button_is_called_by_what_it_shows() -> None:
-    assert 'aria-label="Again: The same &quot;seed&quot;"' in push("b", "Again", title='The same "seed"')
-    assert 'aria-label="1:1: 64 × 64"' in push("shape", "<i style='width:26px'></i><small>1:1</small>", title="64 × 64")
+    assert 'aria-label="Again, The same &quot;seed&quot;"' in push("b", "Again", title='The same "seed"')
+    assert 'aria-label="1:1, 64 × 64"' in push("shape", "<i style='width:26px'></i><small>1:1</small>", title="64 × 64")
+    assert 'aria-label="Stop (Escape)"' in push("b", "Stop", title="Stop (Escape)")
     assert 'aria-label="Close"' in push("b icon", "×", title="Close")
     assert 'aria-label="Copy"' in push("b icon", sign("copy"), title="Copy")
 

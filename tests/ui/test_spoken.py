@@ -23,6 +23,7 @@ HEADINGS = """() => [...document.querySelectorAll("h1, h2, h3, h4, h5, h6, [role
   .filter((one) => one.getClientRects().length)
   .map((one) => [Number(one.getAttribute("aria-level") ?? one.tagName[1]), one.textContent.trim()])"""
 TABS = ("text", "image", "video", "audio", "mesh", "jobs", "gallery", "models", "machine")
+UNSPACED = re.compile(r"\w[:;!?](?!\S)")
 ENGLISH = re.compile(r"\b(input|slider|upload|submit|paste|record|drop|click)\b", re.IGNORECASE)
 
 
@@ -39,6 +40,7 @@ def test_gradios_own_pieces_speak_french_and_files_are_chosen(browser: Any, page
     for name in ("text", "image", "video", "gallery"):
         tab.go(name)
         until(f"no English in {name}", lambda: not any(map(ENGLISH.search, shown.evaluate(NAMES))))
+        assert not [one for one in shown.evaluate(NAMES) if UNSPACED.search(one)]
     tab.context.close()
 
 

@@ -44,10 +44,13 @@ def push(kind: str, label: str, *, title: str = "", **data: object) -> str:
 
 
 def _spoken(label: str, title: str) -> str:
-    """What a button is called aloud: what it shows comes first, so that it is found by it."""
+    """What a button is called aloud: what it shows comes first, so that it is found by it.
+
+    A comma between, which both languages write alike.
+    """
     shown = " ".join(_TAG.sub(" ", label).split())
     words = shown if any(map(str.isalnum, shown)) and len(shown) < _SPOKEN_MAX else ""
-    return f"{words}: {esc(title)}" if words and words != esc(title) else esc(title)
+    return f"{words}, {esc(title)}" if words and not esc(title).startswith(words) else esc(title)
 
 
 _TAG = re.compile("<[^>]*>")
