@@ -9,7 +9,8 @@ import pytest
 
 from studio.errors import BadRequest
 from studio.forms import FieldSpec
-from studio.ui.form import Form, read_value, show_value
+from studio.ui.form import Form
+from studio.ui.values import read_value, show_value
 
 
 def spec(**values: Any) -> FieldSpec:

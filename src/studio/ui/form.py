@@ -1,8 +1,7 @@
-"""Field specs to Gradio components, and their values back to parameters. No family is known here by name."""
+"""The form of a family: where each of its fields is drawn, and what all of them hold. No family is known by name."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -13,17 +12,14 @@ import gradio as gr
 from studio.errors import BadRequest
 from studio.forms import FieldSpec
 from studio.spec import ModelSpec
-from studio.ui.components import Picture, Slider
+from studio.ui.fields import component_of, kinds_of, named
 from studio.ui.house import House
 from studio.ui.i18n import Words
 from studio.ui.pickers import adapters, has_shapes, paint_button, seed_buttons, shapes
+from studio.ui.values import read_value, show_value
 
 OPEN_GROUPS = frozenset({"main", "size"})
 """Groups that a form shows at once; the others wait behind the fold. Files are always shown."""
-
-_STEPS = 100
-_FEW_CHOICES = 4
-_FEW_LETTERS = 28
 
 
 @dataclass
@@ -207,7 +203,7 @@ def _draw_file(
     house: House, form: Form, one: FieldSpec, before: list[FieldSpec], say: Words, made: dict[str, Any]
 ) -> None:
     """A file; a mask with the button that opens the picture before it to be painted on."""
-    pictures = [other for other in before if not other.multiple and _kinds(other) == {"image"}]
+    pictures = [other for other in before if not other.multiple and kinds_of(other) == {"image"}]
     if one.widget != "mask" or not pictures:
         made[one.name] = _draw(house, form, _short(one), say)
         return
@@ -261,132 +257,5 @@ def _draw(house: House, form: Form, one: FieldSpec, say: Words, lines: int = 1) 
     own = house.widgets.component(one, say.language)
     if own is not None:
         form.own.add(one.name)
-        return _named(own, one)
+        return named(own, one)
     return component_of(one, say, lines)
-
-
-def _named(component: Any, one: FieldSpec) -> Any:
-    """With the class by which scripts find a parameter's component."""
-    known = component.elem_classes or []
-    component.elem_classes = [*([known] if isinstance(known, str) else known), f"p-{one.name}"]
-    return component
-
-
-def component_of(one: FieldSpec, say: Words, lines: int = 1) -> Any:
-    """The component that suits a field. Numbers that may be left out are text boxes: Gradio's show 0 for nothing."""
-    return _named(_component_of(one, say, lines), one)
-
-
-def _component_of(one: FieldSpec, say: Words, lines: int) -> Any:
-    label = f"{one.label} ({_unit(one.unit, say)})" if one.unit else one.label
-    common: dict[str, Any] = {"label": label, "info": one.description or None, "min_width": 200}
-    value = show_value(one, one.default)
-    if one.kind == "file":
-        return _file(one, common, say)
-    if one.multiple or one.kind == "json":
-        holder = say("form.json") if one.kind == "json" else say("form.lines")
-        return gr.Textbox(value, lines=2, max_lines=8, placeholder=holder, buttons=[], **common)
-    if one.kind == "bool":
-        return gr.Checkbox(bool(one.default), label=label, info=one.description or None, min_width=200)
-    if one.kind == "choice":
-        choices = [(say(f"choice.{choice}") if say.has(f"choice.{choice}") else str(choice), choice)
-                   for choice in one.choices]  # fmt: skip
-        short = len(choices) <= _FEW_CHOICES and sum(len(text) for text, _ in choices) <= _FEW_LETTERS
-        if one.default is None:
-            choices.insert(0, (say("form.auto"), ""))
-        return gr.Radio(choices, value=value, elem_classes="choice", **common) if short else gr.Dropdown(
-            choices, value=value, **common
-        )  # fmt: skip
-    if one.kind in ("int", "float"):
-        return _number(one, value, common, say)
-    tall = one.widget == "text"
-    placeholder = one.description if lines > 1 else ""
-    if lines > 1:
-        common = {"label": label, "min_width": 200}
-    return gr.Textbox(
-        value, lines=lines, max_lines=20 if tall else 1, placeholder=placeholder, buttons=[],
-        elem_classes="main-box" if lines > 1 else None, **common,
-    )  # fmt: skip
-
-
-def _unit(unit: str, say: Words) -> str:
-    return say(f"unit.{unit}") if say.has(f"unit.{unit}") else unit
-
-
-def _number(one: FieldSpec, value: Any, common: dict[str, Any], say: Words) -> Any:
-    if one.default is None:
-        holder = say("form.random") if one.widget == "seed" else say("form.auto")
-        return gr.Textbox(value, placeholder=holder, max_lines=1, buttons=[], **common)
-    if (
-        one.minimum is not None
-        and one.maximum is not None
-        and one.maximum - one.minimum <= (1000 if one.widget == "slider" else 60 if one.kind == "int" else 20)
-    ):
-        step = 1.0 if one.kind == "int" else max(0.01, round((one.maximum - one.minimum) / _STEPS, 2))
-        return Slider(one.minimum, one.maximum, value=value, step=step, buttons=[], **common)
-    return gr.Number(value, precision=0 if one.kind == "int" else None, **common)
-
-
-def _kinds(one: FieldSpec) -> set[str]:
-    return {accepted.split("/")[0] for accepted in one.accept}
-
-
-def _file(one: FieldSpec, common: dict[str, Any], say: Words) -> Any:
-    kinds = _kinds(one)
-    common.pop("info")
-    hint = f"{one.label}" + ("" if one.required else f" ({say('form.optional')})")
-    common |= {"label": hint, "elem_classes": "drop"}
-    if not one.multiple and kinds == {"image"}:
-        return Picture(
-            type="filepath", image_mode=None, sources=["upload", "clipboard"], height=120, buttons=[], **common
-        )
-    if not one.multiple and kinds == {"audio"}:
-        return gr.Audio(type="filepath", sources=["upload", "microphone"], buttons=[], **common)
-    common.pop("min_width")
-    return gr.File(type="filepath", file_count="multiple" if one.multiple else "single", height=120, **common)
-
-
-def show_value(one: FieldSpec, value: Any) -> Any:
-    """A parameter as its component shows it."""
-    if one.kind == "file":
-        return value or None
-    if one.kind == "json":
-        return json.dumps(value, ensure_ascii=False) if value not in (None, [], {}) else ""
-    if one.multiple:
-        return "\n".join(map(str, value or []))
-    if value is None:
-        return None if one.kind == "bool" else ""
-    if one.default is None and one.kind in ("int", "float"):
-        return str(value)
-    return value
-
-
-def read_value(one: FieldSpec, raw: Any, *, whole: bool = False) -> Any:
-    """What a component holds, as the engine wants it; ``None`` for nothing. ``whole``: empty lines count."""
-    if one.kind == "file":
-        return raw or ([] if one.multiple else None)
-    if one.multiple and one.kind != "json":
-        lines = [line.strip() for line in str(raw or "").split("\n")]
-        if not (whole and any(lines)):
-            lines = [line for line in lines if line]
-        return [_plain(one, line) for line in lines]
-    if raw is None or raw == "":
-        return "" if one.kind == "str" and one.default == "" else (one.default if one.kind == "json" else None)
-    return _plain(one, raw)
-
-
-def _plain(one: FieldSpec, raw: Any) -> Any:
-    try:
-        if one.kind == "int":
-            number = float(raw) if not isinstance(raw, str) else float(raw.strip().replace("\u202f", ""))
-            return int(number) if number.is_integer() else number  # the engine says why 2.5 is wrong
-        if one.kind == "float":
-            return float(raw.strip().replace(",", ".") if isinstance(raw, str) else raw)
-        if one.kind == "json":
-            return json.loads(raw)
-    except (ValueError, OverflowError):
-        what = "JSON" if one.kind == "json" else "a number"
-        raise BadRequest(
-            f"{one.label} is {str(raw)[:60]!r}; it must be {what}.", "Correct it, or leave it out.", field=one.name
-        ) from None
-    return raw

@@ -18,9 +18,10 @@ from studio.files import write_whole
 from studio.forms import FieldSpec
 from studio.jobs.model import JobRow
 from studio.pipeline import MAX_SEED
-from studio.ui.form import Form, read_value
+from studio.ui.form import Form
 from studio.ui.house import House
 from studio.ui.i18n import Words
+from studio.ui.values import read_value
 from studio.ui.view import button, esc, progress_of, push, refused, what_of
 
 MARK = "grid-"

@@ -9,7 +9,8 @@ import gradio as gr
 
 from studio.errors import BadRequest, StudioError
 from studio.ui.chats import Chat, Turn
-from studio.ui.form import Form, component_of, draw_groups, reset_button
+from studio.ui.fields import component_of
+from studio.ui.form import Form, draw_groups, reset_button
 from studio.ui.house import House
 from studio.ui.i18n import Words
 from studio.ui.tabs.make import EACH, PERSON_WAITS, QUIET, Maker, act_box, connect_reset, first_model, model_note
