@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +16,9 @@ import pytest
 from page_server import Page, StartPage
 
 from studio.ui.house import modality_of_media
+from toolbox import until
 
+README = Path(__file__).resolve().parents[2] / "README.md"
 TORCH = ("torch", "diffusers", "transformers", "llama_cpp")
 
 
@@ -73,6 +78,37 @@ def test_every_modality_has_the_same_endpoint(client: Any, page: Page) -> None:
     assert httpx.get(page.url + url).headers["content-type"] == "image/png"
     assert {"starter-text", "paint"} <= {model["id"] for model in client.predict(api_name="/models")}
     assert client.predict("paint", {}, api_name="/plan")["fits"] is True
+
+
+def readme(language: str) -> str:
+    """What the README shows for a page that runs."""
+    [found] = re.findall(
+        rf"^```{language} the-page-runs\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    return str(found)
+
+
+def test_the_readme_s_program_runs(page: Page, client: Any) -> None:
+    code = readme("python").replace("http://127.0.0.1:7860/", page.url)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    first, job = done.stdout.splitlines()
+    assert first.startswith("done image/png studio/artefact/")
+    until("the larger picture", lambda: client.predict(job, api_name="/job")["state"] == "done", 60)
+
+
+def test_the_readme_s_requests_are_answered(page: Page) -> None:
+    """As curl sends them."""
+    ask, listen = (shlex.split(line, comments=True) for line in readme("bash").splitlines())
+    url, kind, body = ask[2], ask[4], ask[6]
+    name, value = kind.split(": ")
+    answer = httpx.post(url.replace("http://127.0.0.1:7860/", page.url), headers={name: value}, content=body)
+    event = answer.json()["event_id"]
+    url = listen[2].replace("http://127.0.0.1:7860/", page.url).replace("EVENT_ID", event)
+    lines = httpx.get(url, timeout=120).text.splitlines()
+    assert "event: complete" in lines
+    [made] = json.loads(lines[lines.index("event: complete") + 1].removeprefix("data: "))
+    assert made["state"] == "done" and made["text"]
 
 
 def test_a_bad_request_is_one_line(client: Any) -> None:
