@@ -79,9 +79,10 @@ class _Network:
 class Networks(Mapping[str, nn.Module]):
     """The modules of one model by name, with their weights in host memory or on disk; a context manager.
 
-    ``settings`` are those of a ``Plan``; ``tiles`` the size, in pixels, of the tiles in which a VAE works (``None``: it
-    works on the whole). ``cache`` is a folder for weights in fewer bits. Raises ``BadWeights`` where
-    files and classes do not belong together, ``DoesNotFit`` where memory cannot be had.
+    ``settings`` are those of a ``Plan``: with ``free_after_use`` only the networks stay on the device of which it says
+    ``stays``. ``tiles`` is the size, in pixels, of the tiles in which a VAE works (``None``: it works on the whole),
+    ``cache`` a folder for weights in fewer bits. Raises ``BadWeights`` where files and classes do not belong together,
+    ``DoesNotFit`` where memory cannot be had.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Networks(Mapping[str, nn.Module]):
         if self.device.type == "cuda" and self.device.index is None:
             self.device = torch.device("cuda", torch.cuda.current_device())
         self.notes: list[str] = []
-        self._alone = bool(settings.get("free_after_use"))
+        self._alone, self._crowded = bool(settings.get("free_after_use")), False
         self._cache = cache
         self._networks: dict[str, _Network] = {}
         self._ran = ""
@@ -153,7 +154,15 @@ class Networks(Mapping[str, nn.Module]):
     def settle(self) -> None:
         """After a request, ended well or not: what the plan does not keep on the device goes."""
         if self._alone:
-            self.release()
+            for network in self._networks.values():
+                if not self._stays(network):
+                    self._send_home(network)
+            _empty_cache(self.device)
+            trim_heap()
+
+    def _stays(self, network: _Network) -> bool:
+        """Whether the plan keeps a network on the device, and nothing has run out of memory since."""
+        return not self._crowded and bool(network.wanted.get("stays"))
 
     def close(self) -> None:
         """Give all memory back. May be called twice."""
@@ -179,7 +188,7 @@ class Networks(Mapping[str, nn.Module]):
         if not all(self._adapts(network, wanted[name]) for name, network in self._networks.items()):
             return False
         self.release()
-        self._alone = bool(settings.get("free_after_use"))
+        self._alone, self._crowded = bool(settings.get("free_after_use")), False
         for name, network in self._networks.items():
             network.wanted = wanted[name]
             network.resident = self._resident(network.slabs, wanted[name])
@@ -274,7 +283,7 @@ class Networks(Mapping[str, nn.Module]):
         if not what and before and not self._in_place(network):
             network.resident = 0 if last else before // 2
             what = f"{network.resident} of {len(network.slabs.blocks)} blocks on the device instead of {before}"
-        self._alone = True
+        self._alone = self._crowded = True
         what = what or "nothing else on the device"
         self.notes.append(f"{network.part.name} ran out of memory and went on with {what}.")
 
@@ -286,7 +295,7 @@ class Networks(Mapping[str, nn.Module]):
     def _bring(self, network: _Network) -> None:
         if self._alone:
             for other in self._networks.values():
-                if other is not network and not other.inside:
+                if other is not network and not other.inside and not self._stays(other):
                     self._send_home(other)
         if network.part.name != self._ran:
             self._ran = network.part.name

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from studio.memory import plan_search as search
 from studio.memory.footprint import as_filed, network_bytes
 from studio.memory.plan_computing import computing
+from studio.memory.plan_found import Found
 from studio.memory.plan_search import Machine, Way
 from studio.plans import Footprint, Row, Stage, Variant
 from studio.units import format_bytes, format_seconds
@@ -29,19 +30,21 @@ def starting(footprint: Footprint, machine: Machine) -> tuple[Row, ...]:
 
 
 def rows_of(
-    ways: Sequence[Way], stages: Mapping[str, list[Stage]], machine: Machine, *, kept: bool = False
+    chosen: Found, stages: Mapping[str, list[Stage]], machine: Machine, *, kept: bool = False
 ) -> tuple[Row, ...]:
     """The table of a plan: for each network its loading and where it lies, for each stage what it adds and takes."""
     found: list[Row] = []
+    ways = chosen.ways
     held = machine.base_ram + sum(search.host_peak(way, machine.card) for way in ways)
-    every = sum(way.device_bytes for way in ways)
     for way in ways:
         runs = stages[way.network.name]
         found.append(_load(way, machine))
         found += _places(way, runs, machine)
-        for stage, variant in zip(runs, way.variants, strict=True):
-            turns = sum(search.turn_bytes(one, machine.card) for one in (ways if kept else (way,)))
-            found += _stage(way, stage, variant, machine, held + turns, every if kept else 0)
+        turns = sum(search.turn_bytes(one, machine.card) for one in (ways if kept else (way,)))
+        for number, (stage, variant) in enumerate(zip(runs, way.variants, strict=True)):
+            if number and (seconds := search.brings_s(way, stage, machine)):
+                found.append(_again(way, stage, seconds))
+            found += _stage(way, stage, variant, machine, held + turns, chosen.beside(way), kept)
     return tuple(found)
 
 
@@ -67,8 +70,12 @@ def _places(way: Way, stages: Sequence[Stage], machine: Machine) -> Iterator[Row
     why = _why_precision(way, stages, machine)
     if (kind := computing(way.network, machine)) is not None:
         why += f"; computed in {kind}, for this card has no bf16"
+    seconds = search.brings_s(way, stages[0], machine) or None
+    if seconds:
+        why += f"; brought there from {_from(way)}"
     yield Row(
-        phase=phase, what=what, where=device, precision=way.precision, size_bytes=way.resident_bytes, why=why
+        phase=phase, what=what, where=device, precision=way.precision, size_bytes=way.resident_bytes, seconds=seconds,
+        why=why,
     )  # fmt: skip
     for where, size in (("memory", way.moving_bytes - way.disk_bytes), ("disk", way.disk_bytes)):
         if size and way.streamed:
@@ -84,6 +91,19 @@ def _places(way: Way, stages: Sequence[Stage], machine: Machine) -> Iterator[Row
             phase=phase, what=f"{name}, buffers", where=device, size_bytes=way.slot_bytes + way.work_bytes,
             why=" and ".join(parts),
         )  # fmt: skip
+
+
+def _from(way: Way) -> str:
+    as_filed = way.precision in (way.network.stored, way.network.filed)
+    return "the disk" if as_filed and not search.in_memory(way) else "memory"
+
+
+def _again(way: Way, stage: Stage, seconds: float) -> Row:
+    """A network that left comes back for another stage."""
+    return Row(
+        phase=stage.name, what=f"{way.network.name}, once more", where="card", precision=way.precision,
+        size_bytes=way.resident_bytes, seconds=seconds, why=f"brought there from {_from(way)}",
+    )  # fmt: skip
 
 
 def _why_precision(way: Way, stages: Sequence[Stage], machine: Machine) -> str:
@@ -117,9 +137,11 @@ def _why_streamed(way: Way, stages: Sequence[Stage], machine: Machine) -> str:
     return f"{times}: {'the copying is hidden' if copy <= compute else f'the {floor} is the floor'}"
 
 
-def _stage(way: Way, stage: Stage, variant: Variant, machine: Machine, together: int, every: int) -> Iterator[Row]:
-    """What a stage adds and takes; ``together``: the memory of the process and of all networks in it; ``every``: the
-    bytes of all networks on the device, if they stay there."""
+def _stage(
+    way: Way, stage: Stage, variant: Variant, machine: Machine, together: int, beside: int, kept: bool
+) -> Iterator[Row]:
+    """What a stage adds and takes; ``together``: the memory of the process and of all networks in it; ``beside``: the
+    bytes on the device of this network and of those that stay there, which are all if ``kept``."""
     device = "card" if machine.card else "memory"
     passes = stage.calls * stage.rounds
     held = f", {format_bytes(stage.held_bytes)} of them kept" if stage.held_bytes else ""
@@ -130,10 +152,12 @@ def _stage(way: Way, stage: Stage, variant: Variant, machine: Machine, together:
     why = f"{passes} passes of {format_seconds(search.pass_s(way, variant, machine))}" if passes > 1 else "one pass"
     peak = together + search.host_extra(stage, variant, False)
     if machine.card:
-        peak = search.device_peak(way, stage, variant, True, every)
-        why += "; all networks stay" if every else ""
+        peak = search.device_peak(way, stage, variant, True, beside)
+        why += "; all networks stay" if kept else ""
+        if not kept and beside > way.device_bytes:
+            why += f"; {format_bytes(beside - way.device_bytes)} are networks that stay"
         why += f"; {format_bytes(search.overhead(True))} are the driver's and the libraries'"
     yield Row(
         phase=stage.name, what="the whole stage", where=device, size_bytes=peak,
-        seconds=search.stage_s(way, stage, variant, machine), why=why,
+        seconds=search.passes_s(way, stage, variant, machine), why=why,
     )  # fmt: skip

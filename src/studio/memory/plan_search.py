@@ -228,7 +228,9 @@ def ways_of(network: Network, stages: Sequence[Stage], machine: Machine) -> list
         for seconds, held in _timed(way, stages, fitting, machine):
             bad = loss(network, way.precision) + sum(variant.loss for variant in held.variants)
             host = host_peak(held, machine.card)
-            found.append(((seconds, bad, host, most_extra(held, stages, machine), int(held.disk_bytes > 0)), held))
+            found.append(
+                ((even(seconds), bad, host, most_extra(held, stages, machine), int(held.disk_bytes > 0)), held)
+            )
     return [way for _, way in frontier(found)]
 
 
@@ -280,22 +282,37 @@ def most_extra(way: Way, stages: Sequence[Stage], machine: Machine) -> int:
     )
 
 
-def staying(way: Way, stages: Sequence[Stage], machine: Machine) -> Way:
-    """The same network at the same precision, all of it on the card for good."""
-    whole = next(
+def whole(way: Way) -> Way:
+    """The same network at the same precision, all of it on the card."""
+    found = next(
         one
         for one in placements(way.network, True, False)
         if one.precision == way.precision and not one.streamed and not one.disk_bytes
     )
-    held = replace(whole, variants=way.variants, compiled=way.compiled, stays=True, load_s=way.load_s)
-    runs = zip(stages, held.variants, strict=True)
-    return replace(held, run_s=sum(stage_s(held, stage, variant, machine) for stage, variant in runs))
+    return replace(found, variants=way.variants, compiled=way.compiled)
+
+
+def staying(way: Way, stages: Sequence[Stage], machine: Machine) -> Way:
+    """The way with its network on the card for good: it is brought there once, which counts as loading."""
+    held = replace(way, stays=True)
+    runs = sum(stage_s(held, stage, variant, machine) for stage, variant in zip(stages, held.variants, strict=True))
+    load = load_s(held, machine) + bring_s(held, machine) + (COMPILE_S if held.compiled else 0.0)
+    return replace(held, load_s=load, run_s=runs)
 
 
 def stage_s(way: Way, stage: Stage, variant: Variant, machine: Machine) -> float:
-    """Seconds of all rounds of a stage."""
-    one = pass_s(way, variant, machine)
-    return stage.rounds * stage.calls * one + (stage.rounds - 1) * return_s(way, machine)
+    """Seconds of all rounds of a stage, for each of which a network that does not stay is brought to the card."""
+    return passes_s(way, stage, variant, machine) + brings_s(way, stage, machine)
+
+
+def passes_s(way: Way, stage: Stage, variant: Variant, machine: Machine) -> float:
+    """Seconds of all passes of a stage."""
+    return stage.rounds * stage.calls * pass_s(way, variant, machine)
+
+
+def brings_s(way: Way, stage: Stage, machine: Machine) -> float:
+    """Seconds of bringing a network to the card in a stage."""
+    return 0.0 if way.stays else stage.rounds * bring_s(way, machine)
 
 
 def pass_s(way: Way, variant: Variant, machine: Machine) -> float:
@@ -328,21 +345,40 @@ def copy_s(way: Way, machine: Machine) -> float:
     return max(way.moving_bytes / machine.rates.bus_bytes_per_s, disk) if machine.card else disk
 
 
-def return_s(way: Way, machine: Machine) -> float:
-    """Seconds to bring the resident blocks back to the card when a network's turn comes again."""
-    if not machine.card or way.stays:
+def bring_s(way: Way, machine: Machine) -> float:
+    """Seconds until what lies on the card while a network runs is there: copied from memory, or while its files are
+    read. Fewer bits than the files have are read whole in loading, and then are in memory or the page cache."""
+    if not machine.card:
         return 0.0
-    from_memory = way.host_bytes >= way.resident_bytes + way.moving_bytes
-    return way.resident_bytes / (machine.rates.bus_bytes_per_s if from_memory else machine.rates.disk_bytes_per_s)
+    copying = way.resident_bytes / machine.rates.bus_bytes_per_s
+    as_filed = way.precision in (way.network.stored, way.network.filed)
+    if in_memory(way) or not as_filed:
+        return copying
+    read = way.file_bytes * way.resident_bytes / (way.resident_bytes + way.moving_bytes)
+    return max(copying, read / machine.rates.disk_bytes_per_s)
+
+
+def in_memory(way: Way) -> bool:
+    """Whether all of a network is in pinned memory, also what lies on the card while it runs."""
+    return way.host_bytes >= way.resident_bytes + way.moving_bytes
 
 
 def load_s(way: Way, machine: Machine) -> float:
-    """Seconds to read all of a network's files once, and to quantise it on the device. What is read anew in each
-    pass counts here too: reading a disk again and again must not look better than keeping what was read."""
-    reading = way.file_bytes / machine.rates.disk_bytes_per_s
-    if way.precision in (way.network.stored, way.network.filed):
-        return reading
-    return reading + (way.file_bytes + way.resident_bytes + way.moving_bytes) / machine.rates.bus_bytes_per_s
+    """Seconds to read a network's files, but for what goes straight to the card when the network runs, and to quantise
+    it. What is read anew in each pass counts here too: reading a disk again and again must not look better than
+    keeping what was read."""
+    as_filed = way.precision in (way.network.stored, way.network.filed)
+    weights = way.resident_bytes + way.moving_bytes
+    later = machine.card and as_filed and not in_memory(way)
+    share = way.moving_bytes / weights if later else 1.0
+    reading = share * way.file_bytes / machine.rates.disk_bytes_per_s
+    quantised = way.file_bytes + (weights if in_memory(way) else way.moving_bytes)
+    return reading if as_filed else reading + quantised / machine.rates.bus_bytes_per_s
+
+
+def even(seconds: float) -> float:
+    """Sums of the same parts in another order are the same time."""
+    return round(seconds, 9)
 
 
 def frontier(items: Iterable[tuple[Cost, T]]) -> list[tuple[Cost, T]]:

@@ -1,8 +1,8 @@
 """How to run a model that does not fit: a pure function from what it needs and what there is to an explained plan.
 
 Each network runs in stages of its own (encode, denoise, decode) and leaves the card between them, so networks are
-placed on it one by one, unless all of them hold there together: then they stay, count together, and nothing is brought
-back for a later stage. In memory they lie together, because all of them are read when a model is loaded. Among all
+placed on it one by one; those that then fit beside all the others' stages stay, count in each of those, and are not
+brought back. In memory they lie together, because all of them are read when a model is loaded. Among all
 combinations that hold, ``prefer`` takes the fastest (speed), the most precise (quality), or the most precise within
 15 % of the fastest that does not read the disk in every pass where another one need not (balanced).
 """
@@ -10,43 +10,24 @@ combinations that hold, ``prefer`` takes the fastest (speed), the most precise (
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
-from studio.errors import DoesNotFit, StudioError
+from studio.errors import DoesNotFit
 from studio.memory import plan_search as search
-from studio.memory.footprint import loss
 from studio.memory.plan_computing import computed, computing, told
+from studio.memory.plan_found import Found, all_stay, join, settled, stages_of, turns, variants_of, whole_on_card
 from studio.memory.plan_machine import rates_of
 from studio.memory.plan_process import UNKNOWN_BYTES
 from studio.memory.plan_rows import rows_of, starting
-from studio.memory.plan_search import Machine, Way
-from studio.plans import Budget, Footprint, Network, Phase, Plan, Prefer, Stage, Variant
+from studio.memory.plan_search import Machine
+from studio.plans import Budget, Footprint, Network, Phase, Plan, Prefer, Stage
 from studio.units import MIB, format_bytes
+
+MOST_SETTLED = 100
+"""Of how many combinations it is tried which networks stay, where that changes their time."""
 
 BALANCED = 1.15
 """How much slower than the fastest plan a more precise one may be."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """One way for each network: the whole of a plan. ``loss`` is weighted by the networks' sizes; ``host_bytes`` is
-    what all networks take in memory together, ``extra_bytes`` the most that a stage adds to it."""
-
-    ways: tuple[Way, ...] = ()
-    seconds: float = 0.0
-    loss: float = 0.0
-    host_bytes: int = 0
-    extra_bytes: int = 0
-
-    @property
-    def from_disk(self) -> int:
-        """How many networks are read from the disk in each pass."""
-        return sum(way.disk_bytes > 0 for way in self.ways)
-
-    @property
-    def cost(self) -> search.Cost:
-        return self.seconds, self.loss, self.host_bytes, self.extra_bytes, self.from_disk
 
 
 def plan(footprint: Footprint, budget: Budget, prefer: Prefer = "balanced", *, model: str = "") -> Plan:
@@ -59,7 +40,7 @@ def plan(footprint: Footprint, budget: Budget, prefer: Prefer = "balanced", *, m
     footprint = computed(footprint, machine)
     chosen = choose(footprint, machine, prefer)
     stages = stages_of(footprint)
-    kept = _kept(chosen, footprint, machine)
+    kept = len(chosen.staying) == len(chosen.ways) if machine.card else all_stay(chosen, footprint, machine)
     phases = _phases(chosen, footprint, machine, kept=kept)
     return Plan(
         model=model,
@@ -70,26 +51,12 @@ def plan(footprint: Footprint, budget: Budget, prefer: Prefer = "balanced", *, m
         seconds=chosen.seconds + footprint.start_s,
         phases=phases,
         settings=_settings(chosen, footprint, machine, kept=kept),
-        told=(*_told(machine, kept=kept), *told(footprint.networks, machine)),
+        told=(*_told(chosen, machine, kept=kept), *told(footprint.networks, machine)),
         prefer=prefer,
         estimated=not machine.rates.measured,
         imagined=budget.imagined,
-        rows=(*starting(footprint, machine), *rows_of(chosen.ways, stages, machine, kept=kept)),
+        rows=(*starting(footprint, machine), *rows_of(chosen, stages, machine, kept=kept)),
     )
-
-
-def stages_of(footprint: Footprint) -> dict[str, list[Stage]]:
-    """Stages by network, in order. A stage of an unknown network, or a network without one, is a family's bug."""
-    names = [network.name for network in footprint.networks]
-    stages: dict[str, list[Stage]] = {name: [] for name in names}
-    for stage in footprint.stages:
-        if stage.network not in stages:
-            raise StudioError(f"The stage {stage.name} runs {stage.network!r}, which is no network of this model.")
-        stages[stage.network].append(stage)
-    idle = [name for name, runs in stages.items() if not runs]
-    if idle or len(set(names)) != len(names):
-        raise StudioError(f"Networks of one name, or never run: {', '.join(idle or names)}.")
-    return stages
 
 
 def choose(footprint: Footprint, machine: Machine, prefer: Prefer) -> Found:
@@ -102,7 +69,7 @@ def choose(footprint: Footprint, machine: Machine, prefer: Prefer) -> Found:
         raise _refusal(lacking, stages, machine)
     for network in footprint.networks:
         runs, share = stages[network.name], network.params / whole
-        joined = [_join(one, way, runs, share, machine) for one in found for way in ways[network.name]]
+        joined = [join(one, way, runs, share, machine) for one in found for way in ways[network.name]]
         found = [one for _, one in search.frontier((one.cost, one) for one in joined)]
     needed = [search.ram_needed(one.host_bytes, one.extra_bytes, machine) for one in found]
     holding = [one for one, ram in zip(found, needed, strict=True) if ram <= machine.ram_bytes]
@@ -111,26 +78,13 @@ def choose(footprint: Footprint, machine: Machine, prefer: Prefer) -> Found:
         what = f"All networks together need {format_bytes(min(needed))} of memory; {left}."
         raise DoesNotFit(what, "Ask for something smaller, or free some memory.")
     if machine.card:
-        stay = (_staying(one, footprint, machine) for one in holding)
-        holding += [one for one in stay if _kept(one, footprint, machine)]
+        whole_ones = (whole_on_card(one, footprint, machine) for one in holding)
+        stay = [one for one in whole_ones if one is not None]
+        if any(stage.rounds > 1 for stage in footprint.stages) or len(footprint.stages) > len(footprint.networks):
+            quickest = sorted(holding, key=lambda one: one.seconds)[:MOST_SETTLED]  # what stays comes back in less time
+            stay += [settled(one, footprint, machine) for one in quickest]
+        return settled(_preferred(holding + stay, prefer), footprint, machine)
     return _preferred(holding, prefer)
-
-
-def _staying(one: Found, footprint: Footprint, machine: Machine) -> Found:
-    """The same precisions with every network on the card for good, if that holds: nothing has to come back then."""
-    stages, found = stages_of(footprint), Found()
-    for way in one.ways:
-        runs = stages[way.network.name]
-        held = search.staying(way, runs, machine)
-        found = _join(found, held, runs, 0.0, machine)
-    return replace(found, loss=one.loss)
-
-
-def _join(one: Found, way: Way, stages: Sequence[Stage], share: float, machine: Machine) -> Found:
-    bad = share * loss(way.network, way.precision) + sum(variant.loss for variant in way.variants)
-    host = one.host_bytes + search.host_peak(way, machine.card)
-    extra = max(one.extra_bytes, search.most_extra(way, stages, machine))
-    return Found((*one.ways, way), one.seconds + way.seconds, one.loss + bad, host, extra)
 
 
 def _takes_turns(stages: Sequence[Stage]) -> bool:
@@ -153,9 +107,8 @@ def _phases(chosen: Found, footprint: Footprint, machine: Machine, *, kept: bool
     """Loading, then the stages in the family's order. All networks are in memory from the loading on; what is ``kept``
     stays where it ran."""
     ways = {way.network.name: way for way in chosen.ways}
-    variants = _variants(chosen, footprint)
-    every = sum(way.device_bytes for way in chosen.ways)
-    held, all_turns = machine.base_ram + chosen.host_bytes, _turns(chosen, machine)
+    variants = variants_of(chosen, footprint)
+    held, all_turns = machine.base_ram + chosen.host_bytes, turns(chosen, machine)
     phases = []
     for number, stage in enumerate(footprint.stages):
         way, variant = ways[stage.network], variants[number]
@@ -163,7 +116,7 @@ def _phases(chosen: Found, footprint: Footprint, machine: Machine, *, kept: bool
         phases.append(
             Phase(
                 name=stage.name,
-                vram_bytes=search.device_peak(way, stage, variant, True, every if kept else 0) if machine.card else 0,
+                vram_bytes=search.device_peak(way, stage, variant, True, chosen.beside(way)) if machine.card else 0,
                 ram_bytes=held + turn + search.host_extra(stage, variant, machine.card),
                 seconds=search.stage_s(way, stage, variant, machine),
             )
@@ -177,31 +130,6 @@ def _phases(chosen: Found, footprint: Footprint, machine: Machine, *, kept: bool
     return (load, *phases)
 
 
-def _variants(chosen: Found, footprint: Footprint) -> list[Variant]:
-    """The chosen variant of each stage, in the footprint's order."""
-    left = {way.network.name: iter(way.variants) for way in chosen.ways}
-    return [next(left[stage.network]) for stage in footprint.stages]
-
-
-def _kept(chosen: Found, footprint: Footprint, machine: Machine) -> bool:
-    """Whether all networks may stay on the device for the next request, because they fit there together."""
-    beside = max(
-        stage.held_bytes + search.working_bytes(variant, machine.card)
-        for stage, variant in zip(footprint.stages, _variants(chosen, footprint), strict=True)
-    )
-    frames = max(stage.ram_bytes for stage in footprint.stages)
-    together = machine.base_ram + chosen.host_bytes + _turns(chosen, machine) + frames
-    if not machine.card:
-        return together + beside <= machine.ram_bytes
-    whole = search.overhead(True) + sum(way.device_bytes for way in chosen.ways) + beside
-    return whole <= machine.vram_bytes and together <= machine.ram_bytes
-
-
-def _turns(chosen: Found, machine: Machine) -> int:
-    """The memory of all networks that come from the disk, once all of them have run and none was sent away."""
-    return sum(search.turn_bytes(way, machine.card) for way in chosen.ways)
-
-
 def _settings(chosen: Found, footprint: Footprint, machine: Machine, *, kept: bool) -> dict[str, Any]:
     """What the executing side needs: how each network lies, which variant each stage takes, what is freed."""
     networks = {
@@ -210,16 +138,17 @@ def _settings(chosen: Found, footprint: Footprint, machine: Machine, *, kept: bo
             "blocks": way.resident + way.streamed,
             "resident": way.resident,
             "pinned_bytes": way.host_bytes,
-            "all_in_memory": machine.card and way.host_bytes >= way.resident_bytes + way.moving_bytes,
+            "all_in_memory": machine.card and search.in_memory(way),
             "disk_bytes": way.disk_bytes,
             "compiled": way.compiled,
+            **({"stays": True} if way.stays and not kept else {}),
             **({"computing": kind} if (kind := computing(way.network, machine)) is not None else {}),
         }
         for way in chosen.ways
     }
     tiling = {
         stage.name: variant.name
-        for stage, variant in zip(footprint.stages, _variants(chosen, footprint), strict=True)
+        for stage, variant in zip(footprint.stages, variants_of(chosen, footprint), strict=True)
         if variant.name
     }
     return {
@@ -230,10 +159,13 @@ def _settings(chosen: Found, footprint: Footprint, machine: Machine, *, kept: bo
     }
 
 
-def _told(machine: Machine, *, kept: bool) -> tuple[str, ...]:
+def _told(chosen: Found, machine: Machine, *, kept: bool) -> tuple[str, ...]:
     """The settings that the rows do not tell, in words."""
     where = "on the card" if machine.card else "in memory"
     stay = f"all networks stay {where} for the next request" if kept else "each network gives way when its turn is over"
+    if not kept and (names := [way.network.name for way in chosen.ways if way.stays]):
+        verb = "stay" if len(names) > 1 else "stays"
+        stay = f"{', '.join(names)} {verb} on the card for the next request, the others give way after their turn"
     return (f"{machine.rates.attention} attention", stay) if machine.card else (stay,)
 
 

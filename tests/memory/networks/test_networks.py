@@ -141,6 +141,30 @@ def test_equals_the_bare_networks(folder: Path, resident: int, disk: bool, alone
         assert networks.on_device == ([] if alone else ["unet", "vae"])
 
 
+def test_what_the_plan_keeps_on_the_device_stays_there_until_memory_runs_out(folder: Path) -> None:
+    settings = planned(resident=2, disk=True, alone=True)
+    settings["networks"]["vae"] = {**settings["networks"]["vae"], "stays": True}
+    with Networks(parts(folder), settings, "cpu") as networks:
+        for _ in range(2):
+            assert torch.equal(picture(networks), reference(folder))
+            assert networks.on_device == ["vae"]
+            networks["unet"](*INPUTS)
+            assert networks.on_device == ["unet", "vae"]
+            networks.settle()
+            assert networks.on_device == ["vae"]
+        with Exhausted(3):
+            networks["unet"](*INPUTS)
+        assert networks.on_device == ["unet"]
+        assert torch.equal(picture(networks), reference(folder))
+        assert networks.on_device == ["vae"], "the unet gave way, as it would before"
+        networks.settle()
+        assert networks.on_device == []
+        assert networks.adapt(settings), "another plan begins anew"
+        picture(networks)
+        networks["unet"](*INPUTS)
+        assert networks.on_device == ["unet", "vae"]
+
+
 def test_between_calls_there_is_nothing_on_the_device_and_then_it_works_again(folder: Path) -> None:
     with Networks(parts(folder), planned(resident=0, disk=True), "cpu") as networks:
         first = picture(networks)
