@@ -27,7 +27,7 @@ from studio.plugin import (
     whole_or_tiles,
 )
 
-from .catalogued import SHAPES, VideoSettings, settings_of
+from .catalogued import CACHE_SHARE, SHAPES, VideoSettings, settings_of
 from .request import FilmRequest
 from .sections import HISTORY, KEPT
 
@@ -131,8 +131,8 @@ def _patched(latents: int, width: int, height: int, times: int) -> int:
 
 
 def _denoise(request: FilmRequest, settings: VideoSettings, shapes: Mapping[str, NetworkShape]) -> Stage:
-    """Each step is one call of all blocks for each prompt that counts. Steps that a cache passes over are not taken
-    off: how many there are depends on the film."""
+    """Each step is one call of all blocks for each prompt that counts. How many a cache passes over depends on the
+    film; taken off is what is known of such films (``CACHE_SHARE``)."""
     shape, seen = shapes["transformer"], tokens_of(request, settings.factor)
     config = shape.config
     words = settings.max_sequence_length + _patches(shapes["image_encoder"])
@@ -154,11 +154,18 @@ def _denoise(request: FilmRequest, settings: VideoSettings, shapes: Mapping[str,
     return Stage(
         name="denoise",
         network="transformer",
-        calls=request.steps * (2 if request.guided else 1),
+        calls=computed_steps(request) * (2 if request.guided else 1),
         rounds=request.schedule.sections,
         variants=(Variant(probes=probes),),
         held_bytes=held,
     )
+
+
+def computed_steps(request: FilmRequest) -> int:
+    """The steps of a section in which all blocks run; the first and the last one always do."""
+    if request.step_cache == "off":
+        return request.steps
+    return min(request.steps, max(2, ceil(CACHE_SHARE[request.step_cache] * request.steps)))
 
 
 def _decode(request: FilmRequest, shape: NetworkShape) -> Stage:
