@@ -44,7 +44,7 @@ def store(tmp_path: Path) -> ModelStore:
 @pytest.fixture
 def make_spec() -> MakeSpec:
     def make(files: dict[str, Any], *, id: str = "tiny", **source: Any) -> ModelSpec:
-        if not {"repo", "pypi", "folder"} & source.keys():
+        if not {"repo", "pypi", "folder", "package"} & source.keys():
             source = {"repo": REPO, "revision": COMMIT} | source
         asked = {role: {"path": file} if isinstance(file, str) else file for role, file in files.items()}
         return ModelSpec.model_validate(

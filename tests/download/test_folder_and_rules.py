@@ -15,7 +15,8 @@ from studio.download import ModelStore, PullResult
 from studio.download.choose import choose, folder_of
 from studio.download.content import ALLOWED_SUFFIXES, check_path, fault_in
 from studio.errors import BadRequest, BadWeights, MissingWeights
-from studio.spec import ModelSpec, Source
+from studio.files import sha256_of
+from studio.spec import ModelFile, ModelSpec, Source
 
 
 def test_a_folder_is_used_in_place_and_never_removed(store: ModelStore, make_spec: MakeSpec, tmp_path: Path) -> None:
@@ -32,6 +33,34 @@ def test_a_folder_is_used_in_place_and_never_removed(store: ModelStore, make_spe
     assert line.startswith(f"{mine / 'm.gguf'}: its sha256 is")
     assert store.remove(spec) == 0
     assert (mine / "m.gguf").exists()
+
+
+def test_files_that_a_package_brings_are_compared_with_the_catalogue(
+    store: ModelStore, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are never pulled, so there is no lock to compare with."""
+    package = tmp_path / "brings_files"
+    (package / "starter" / "t").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    weights, words = package / "starter" / "m.safetensors", package / "starter" / "t" / "words.json"
+    weights.write_bytes(safetensors(500))
+    words.write_text("{}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec = make_spec({"model": "starter/m.safetensors", "t": "starter/t/*"}, package="brings_files")
+    assert spec.source is not None
+    known = ModelFile(path="starter/m.safetensors", bytes=weights.stat().st_size, sha256=sha256_of(weights))
+    files = {**spec.source.files, "model": known}
+    spec = spec.model_copy(update={"source": spec.source.model_copy(update={"files": files})})
+    assert store.verify(spec) == []
+    weights.write_bytes(safetensors(500, seed=1))
+    (line,) = store.verify(spec)
+    assert line.startswith(f"{weights}: its sha256 is") and str(known.sha256) in line
+    weights.write_bytes(safetensors(400))
+    assert "bytes, the catalogue says" in store.verify(spec)[0]
+    weights.unlink()
+    words.unlink()
+    words.parent.rmdir()
+    assert [line.partition(": ")[2].partition(".")[0] for line in store.verify(spec)] == ["the file is missing"] * 2
 
 
 def test_a_folder_must_be_absolute_and_complete(store: ModelStore, make_spec: MakeSpec, tmp_path: Path) -> None:

@@ -198,12 +198,13 @@ def remove_model(model: str, as_json: bool) -> None:
 
 
 def verify_model(model: str) -> int:
-    """0 if every file is as it was downloaded, 1 if not."""
+    """0 if every file is as it was downloaded, or as the catalogue says of files that a package brings; 1 if not."""
     with Studio() as studio:
         spec = studio.catalogue.get(model)
         faults = studio.models.verify(model)
     for fault in faults:
         typer.echo(fault, err=True)
     if not faults:
-        typer.echo(f"{spec.id}: every file is as it was downloaded.")
+        brought = spec.source is not None and spec.source.package is not None
+        typer.echo(f"{spec.id}: every file is as {'the catalogue says' if brought else 'it was downloaded'}.")
     return 1 if faults else 0

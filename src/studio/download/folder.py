@@ -14,7 +14,7 @@ from studio.download.content import fault_in
 from studio.download.lock import LockedFile
 from studio.errors import BadRequest, BadWeights, MissingWeights
 from studio.files import sha256_of
-from studio.spec import ModelSpec, Source
+from studio.spec import ModelFile, ModelSpec, Source
 
 
 def local_folder(source: Source) -> Path:
@@ -71,6 +71,32 @@ def find_here(spec: ModelSpec, source: Source) -> dict[str, Path] | None:
             return None
         roles[role] = path
     return roles
+
+
+def package_faults(spec: ModelSpec, source: Source) -> list[str]:
+    """What is not as the catalogue says of the files that a package brings, which nobody pulls; one line for each."""
+    try:
+        folder = check_entry(source)
+    except BadRequest as error:
+        return [str(error)]
+    return [
+        f"{folder / file.path}: {why}. Install the package that brings {spec.id} anew."
+        for file in source.files.values()
+        if (why := _unlike(folder / (folder_of(file.path) if is_glob(file.path) else file.path), file))
+    ]
+
+
+def _unlike(path: Path, file: ModelFile) -> str | None:
+    """Why a file, or the folder of several, is not what the catalogue says."""
+    if not path.exists():
+        return "the file is missing"
+    if not path.is_file():
+        return None
+    if file.bytes is not None and path.stat().st_size != file.bytes:
+        return f"it has {path.stat().st_size} bytes, the catalogue says {file.bytes}"
+    if file.sha256 is not None and (digest := sha256_of(path)) != file.sha256:
+        return f"its sha256 is {digest}, the catalogue says {file.sha256}"
+    return fault_in(path, file.path)
 
 
 def adopt(spec: ModelSpec, source: Source) -> list[LockedFile]:

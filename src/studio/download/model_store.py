@@ -150,12 +150,15 @@ class ModelStore:
             return freed
 
     def verify(self, spec: ModelSpec) -> list[str]:
-        """Read every byte and compare with the lock. One line for each fault; no line means sound.
+        """Read every byte and compare with the lock, or with the catalogue where a package brings the files. One line
+        for each fault; no line means sound.
 
         A model with a fault is no longer ``installed`` until it is pulled again, which fetches only what is bad.
         """
         if spec.source is None:
             return []
+        if spec.source.package is not None:
+            return own_folder.package_faults(spec, spec.source)
         repair = f"Repair: studio models pull {spec.id}"
         lock = read_lock(self._lock_file(spec))
         if lock is None or not lock.files or not same_place(lock, spec.source):
