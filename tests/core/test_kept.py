@@ -79,3 +79,18 @@ def test_a_retry_in_the_very_moment_of_the_failure(home: Path, plugins: Path, mo
         until("the retry", lambda: retried)
         [made] = job.result()
         assert retried == [job.id] and made.text.startswith("x 1 attempts 1") and made.text.endswith("2")
+
+
+def test_what_an_earlier_version_kept_is_cleared(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing reads ``cache/films`` any more; what belongs to results lies elsewhere and stays."""
+    with Studio(home, executor="inline"):
+        pass
+    old, results = home / "cache" / "films" / "abc", home / "cache" / "results" / "abc"
+    for folder in (old, results):
+        folder.mkdir(parents=True)
+        (folder / "latents.safetensors").write_bytes(bytes(2048))
+    doctor_command(repair=False, as_json=True)
+    assert old.is_dir()
+    doctor_command(repair=True, as_json=True)
+    assert "2.0 KiB that an earlier version kept of films" in capsys.readouterr().out
+    assert not old.parent.exists() and (results / "latents.safetensors").is_file()

@@ -16,6 +16,8 @@ from studio_pipelines.video_framepack.asked import asked, check_pictures, fps_of
 from studio_pipelines.video_framepack.catalogued import BUCKETS_640, VideoSettings
 from studio_pipelines.video_framepack.params import VideoParams
 from studio_pipelines.video_framepack.request import FilmRequest
+from studio_pipelines.video_framepack.sections import Sampling, Schedule
+from studio_pipelines.video_framepack.space import no_space
 
 FORWARD = VideoSettings(sampling="forward", buckets=BUCKETS_640)
 INVERTED = VideoSettings(sampling="inverted", buckets=BUCKETS_640)
@@ -131,3 +133,14 @@ def test_the_tiny_entry_is_a_whole_one(tmp_path: Path) -> None:
     (tmp_path / "transformer").mkdir()
     spec = ModelSpec.model_validate(framepack_models.catalogue_entry(tmp_path))
     assert spec.pipeline == "video-framepack"
+
+
+@pytest.mark.parametrize(("sampling", "told"), [("forward", ("1", "3")), ("inverted", ("3", "1"))])
+def test_a_full_disk_names_the_section_by_its_place_in_the_film(
+    sampling: Sampling, told: tuple[str, str], tmp_path: Path
+) -> None:
+    request = FilmRequest(Schedule(3, sampling), 64, 64, ("a cat",) * 3, seed=1, steps=4, guidance_scale=10.0)
+    first, last, joining = (no_space(request, section, tmp_path).what for section in (0, 2, 3))
+    assert f"No space for section {told[0]} of 3: " in first and first.endswith("None is kept.")
+    assert f"No space for section {told[1]} of 3: " in last and last.endswith("The 2 finished ones are kept.")
+    assert "No space for joining the sections: " in joining

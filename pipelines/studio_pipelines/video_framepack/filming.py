@@ -107,7 +107,7 @@ class _Filming:
         while state.section < count:
             state = self._section(state)
         if self.passed_over:
-            # Also for the forecasts, which count every step and learn nothing from a run that took fewer.
+            # Also for the forecasts, which know how many it usually is and learn nothing from this film.
             every = self.pace.steps * self.pace.sections
             self.emit(Note(text=f"{self.passed_over} of {every} steps were passed over."))
 

@@ -47,11 +47,14 @@ def check_space(request: FilmRequest, folder: Path) -> None:
 
 
 def no_space(request: FilmRequest, section: int, folder: Path) -> NoSpace:
-    """The disk is full at a section: what the rest needs, and that what is finished stays."""
+    """The disk is full at a section, the ``section``-th to be made and told by its place in the film: what the rest
+    needs, and that what is finished stays."""
     needed, free = needed_bytes(request, section), free_bytes(folder)
     kept = {0: "None is", 1: "The finished one is"}.get(section, f"The {section} finished ones are")
     count = request.schedule.sections
-    where = f"section {section + 1} of {count}" if section < count else "joining the sections"
+    where = "joining the sections"
+    if section < count:
+        where = f"section {request.schedule.place(section) + 1} of {count}"
     return NoSpace(
         f"No space for {where}: {format_bytes(needed)} are needed for the rest, {format_bytes(free)} are free. "
         f"{kept} kept.",

@@ -122,7 +122,19 @@ def _faults(home: Home, repair: bool) -> tuple[list[str], list[str]]:
             for name in left:
                 shutil.rmtree(home.work / name, ignore_errors=True)
             notes.append(f"{len(left)} working folders of ended jobs were removed.")
+        if repair and (freed := _clear_unread(home)):
+            notes.append(
+                f"{format_bytes(freed)} that an earlier version kept of films, and nothing reads, were removed."
+            )
     return faults, notes
+
+
+def _clear_unread(home: Home) -> int:
+    """Remove what earlier versions kept where nothing looks any more; how many bytes that were."""
+    folder = home.root / "cache" / "films"
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    shutil.rmtree(folder, ignore_errors=True)
+    return 0 if folder.exists() else size
 
 
 def _left_over(studio: Studio) -> list[str]:
