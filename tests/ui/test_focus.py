@@ -100,3 +100,12 @@ def test_a_cancelled_job_keeps_the_keyboard_and_the_next_one_gets_it(agreeing: A
     press(agreeing, agreeing.locator(cancel.format(jobs[2])))
     agreeing.locator(f"[data-key='{jobs[2]}']").wait_for(state="detached")
     stands_at(agreeing, "chip on")
+
+
+def test_arrows_go_from_tab_to_tab(agreeing: Any) -> None:
+    agreeing.locator("#tab-text-button").focus()
+    for key, tab in (("ArrowRight", "image"), ("ArrowLeft", "text"), ("ArrowLeft", "machine"), ("Home", "text")):
+        agreeing.keyboard.press(key)
+        agreeing.locator(f"#tab-{tab}").wait_for()
+        assert agreeing.evaluate("document.activeElement.id") == f"tab-{tab}-button"
+    assert agreeing.locator("#tab-text-button").get_attribute("aria-selected") == "true"

@@ -48,6 +48,7 @@ def test_a_number_in_a_closed_fold_is_marked_until_it_is_changed(tab: Tab) -> No
     told = shown.locator(f"#{steps.get_attribute('aria-describedby')}")
     assert told.inner_text().startswith("“Steps” is 0; the limit is at least 1.")
     assert steps.evaluate("box => box === document.activeElement")
+    shown.locator(".toast-body").wait_for(state="detached")  # what is said at the field does not lie over the page
     until("it is in view", lambda: form.locator(".p-steps").evaluate(IN_VIEW))
     steps.fill("3")
     told.wait_for(state="detached")

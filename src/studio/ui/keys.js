@@ -82,13 +82,17 @@ function reveal(opened) { // what was opened far down a gallery is shown above i
   if (place && (place.top < 0 || place.top > innerHeight / 2)) opened.scrollIntoView({ block: "start" });
 }
 
-function toEnd(element, known) { // a conversation is opened at its end, and again after another tab was looked at
-  if (!element.getClientRects().length) known.ended = false;
-  else if (!known.ended && !known.busy && element.childElementCount) {
-    const box = scroller(element);
+// A conversation is opened at its end, and again after another tab was looked at; there it stays when its place grows
+// smaller, since a fold is opened below it.
+function toEnd(element, known) {
+  if (!element.getClientRects().length) { known.ended = false; return; }
+  const box = scroller(element), height = box.clientHeight;
+  const shrunk = known.ended && height < known.height && box.scrollHeight - box.scrollTop - known.height < 5;
+  if (shrunk || (!known.ended && !known.busy && element.childElementCount)) {
     if (box !== document.scrollingElement) box.scrollTop = box.scrollHeight;
     known.ended = true;
   }
+  known.height = height;
 }
 
 // Keep what did not change: a playing sound, a selection, a picture that is loaded. Steady: what is known keeps its place.
@@ -315,6 +319,17 @@ document.addEventListener("keydown", (event) => {
     (shown(".turn.writing .stop, .shown .stop") || shown(".opened .close"))?.click();
   }
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.repeat) shown(".go")?.click();
+});
+
+const STEPS = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }; // from tab to tab
+document.addEventListener("keydown", (event) => {
+  const step = STEPS[event.key], tab = event.target.closest?.("#tabs [role=tab]");
+  if (!step || !tab || event.altKey || event.ctrlKey || event.metaKey) return;
+  const tabs = [...tab.parentElement.querySelectorAll("[role=tab]:not([disabled])")], at = tabs.indexOf(tab) + step;
+  const next = tabs[Number.isFinite(step) ? (at + tabs.length) % tabs.length : step < 0 ? 0 : tabs.length - 1];
+  event.preventDefault();
+  next.click();
+  next.focus();
 });
 
 // The list of a chooser is drawn anew when the server has answered that it was opened. If the keyboard has gone on

@@ -21,6 +21,7 @@ async function open(button) {
   if (!picture) return;
   const size = [Math.min(LARGEST, picture.naturalWidth), Math.min(LARGEST, picture.naturalHeight)];
   const { dialog, canvas, tools } = build(words, picture, size);
+  dialog.setAttribute("aria-label", button.textContent.replace("✎", "").trim());
   const pen = canvas.getContext("2d", { willReadFrequently: true });
   const ink = getComputedStyle(document.body).getPropertyValue("--accent").trim();
   const known = target.querySelector("img");
@@ -35,8 +36,7 @@ async function open(button) {
 }
 
 async function opened(source) { // nothing, where it is no picture that opens
-  const picture = new Image();
-  picture.src = source;
+  const picture = Object.assign(new Image(), { src: source, alt: "" });
   return picture.decode().then(() => picture, () => null);
 }
 

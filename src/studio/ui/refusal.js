@@ -28,13 +28,13 @@ function state(form, name) {
   return JSON.stringify([values, [...(place(form, name)?.querySelectorAll("img, audio, .file") ?? [])].length]);
 }
 
-function look(name, words, tries = 0, calm = 0) {
+function look(name, words, end, tries = 0, calm = 0) {
   const form = [...document.querySelectorAll("[class*='form-of-']")].find(visible);
   if (!form || tries > TRIES) return;
   const field = shownFor(form, name);
   if (!field && !tries) open(form, name);
-  if (field && (!tries || calm >= SETTLED)) mark(form, name, field, words);
-  else setTimeout(() => look(name, words, tries + 1, field ? calm + 1 : 0), 100);
+  if (field && (!tries || calm >= SETTLED)) { mark(form, name, field, words); end(); } // said at its place, not over the page
+  else setTimeout(() => look(name, words, end, tries + 1, field ? calm + 1 : 0), 100);
 }
 
 function mark(form, name, field, words) {
@@ -73,7 +73,8 @@ setInterval(() => {
   for (const one of document.querySelectorAll("[class^=refused-]")) {
     if (seen.has(one)) continue;
     seen.add(one);
-    look(one.className.slice("refused-".length), one.parentElement.textContent.trim());
+    const said = one.closest(".toast-body");
+    look(one.className.slice("refused-".length), one.parentElement.textContent.trim(), () => said?.querySelector(".toast-close")?.click());
   }
   if (marked && (!marked.field.isConnected || state(marked.form, marked.name) !== marked.was)) clear();
 }, 150);
