@@ -76,9 +76,8 @@ def load_slabs(
     stored: Mapping[str, StoredTensor | Tensor] | None = None
     if storage == "half":
         stored = _held(source)
-        storage = (
-            "fp16" if any(str(one.dtype).removeprefix("torch.") == "float16" for one in stored.values()) else "bf16"
-        )
+        kinds = {str(one.dtype).removeprefix("torch.") for one in stored.values()}
+        storage = "fp16" if "float16" in kinds and "bfloat16" not in kinds else "bf16"  # whose range holds both
     if cache is not None and storage != "plain" and storage not in HALVES:
         facts = [str(dtype), fp32, _names(parts, rename)]
         place = _place(cache, source, revision, module, parts, storage, facts)

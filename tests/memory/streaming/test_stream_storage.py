@@ -203,6 +203,15 @@ def test_what_is_computed_in_16_bits_is_not_unpacked() -> None:
     assert [entry.storage for entry in layout.entries] == ["plain", "bf16"]
 
 
+def test_files_of_both_kinds_of_16_bits_are_kept_in_the_one_that_holds_both(tiny: dict[str, Tiny]) -> None:
+    model = tiny["framepack"]
+    values = enumerate(model.resident(torch.float32).state_dict().items())
+    state = {name: value.half() if number % 2 else value.bfloat16() for number, (name, value) in values}
+    with load_slabs(state, model.empty(torch.float32), dtype=torch.float32, storage="half") as slabs:
+        kinds = {entry.storage for name in slabs.blocks for entry in slabs.layouts[name].entries}
+    assert kinds == {"bf16", "plain"}
+
+
 def test_quantised_blocks_within_blocks() -> None:
     """Two quantised blocks at work at once do not share the workspace."""
     torch.manual_seed(0)
