@@ -24,6 +24,17 @@ def test_what_was_cancelled_takes_a_line_or_two(tab: Tab, tmp_path: Path) -> Non
     assert part.bounding_box()["height"] < 110
 
 
+def test_what_was_asked_for_is_at_the_top_of_a_small_screen(tab: Tab, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    tab.page.set_viewport_size({"width": 390, "height": 844})
+    shown = hold_a_picture(tab, "at the top", gate)
+    result = shown.locator("#tab-image .result .live")
+    until("it is scrolled to", lambda: abs(result.bounding_box()["y"]) < 90)
+    gate.touch()
+    shown.locator("#tab-image .shown figure").wait_for()
+    assert abs(result.bounding_box()["y"]) < 90
+
+
 def test_a_finished_download_keeps_its_place_until_the_next_visit(tab: Tab) -> None:
     shown = tab.open()
     lists = [[("small", ""), ("large", "42 %")], [("large", "here"), ("small", ""), ("new", "")]]

@@ -14,7 +14,11 @@ function chosen(place) { // a place for files
   if (!seen) return;
   const texts = document.createTreeWalker(seen, NodeFilter.SHOW_TEXT);
   let last;
-  while (texts.nextNode()) if (texts.currentNode.data.trim()) last = texts.currentNode;
+  while (texts.nextNode()) {
+    const text = texts.currentNode, bare = text.data.replace(/^\s*-\s+(\S+)\s+-\s*$/, " $1 "); // "- or -" here, "or" there
+    if (bare !== text.data) text.data = bare;
+    if (bare.trim()) last = text;
+  }
   if (last && !last.data.includes(words.choose)) last.data = ` ${words.choose}`;
   const label = place.closest(".drop")?.querySelector("[data-testid=block-label]")?.textContent.trim();
   const name = [label, seen.textContent.replace(/\s+/g, " ").trim()].filter(Boolean).join(". ");
