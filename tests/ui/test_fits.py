@@ -15,8 +15,9 @@ from studio.memory.activations import Run
 from studio.pipeline import Phase, Plan
 from studio.ui import fits
 from studio.ui.fits import Fits, Forecast, Verdict
+from studio.ui.house import House
 from studio.ui.i18n import words_of
-from studio.ui.view import badge
+from studio.ui.view import badge, forecast_line
 from toolbox import until
 
 
@@ -122,7 +123,9 @@ def test_what_fits_but_takes_hours_says_so(forecast: Forecast, english: str, fre
 def test_how_fast_a_text_is_written_follows_from_its_forecast(tmp_path: Path) -> None:
     with Studio(tmp_path / "home", executor="inline") as studio:
         short, long = (Fits(studio).ask("starter-text", {"max_tokens": tokens}) for tokens in (100, 1000))
+        line = forecast_line(House(studio), short, words_of("en"), "starter-text")
     assert short.plan is not None
     assert short.tokens_per_s is not None
     assert short.tokens_per_s == pytest.approx(long.tokens_per_s, rel=0.2)
     assert not short.slow
+    assert "up to " in line

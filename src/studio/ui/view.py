@@ -147,11 +147,19 @@ def forecast_line(house: House, forecast: Forecast, say: Words, model: str) -> s
     parts += [
         (say("plan.ram"), say.size(plan.peak_ram_bytes)),
         (say("plan.disk"), say.size(plan.disk_bytes)),
-        (say("plan.time"), ("≈ " if plan.estimated and seconds is not None else "") + say.time(seconds)),
+        (say("plan.time"), _time(forecast, seconds, say)),
     ]
     facts = "".join(f"<span><small>{esc(name)}</small>{esc(value)}</span>" for name, value in parts)
     why = f'<p class="why">{esc(house.told(say, plan.nearest, model=model))}</p>' if not plan.fits else ""
     return f'<div class="forecast {forecast.verdict}">{badge(forecast, say, brief=True)}{facts}{why}</div>'
+
+
+def _time(forecast: Forecast, seconds: float | None, say: Words) -> str:
+    """Of a text the longest answer's, which most are not."""
+    if seconds is not None and forecast.tokens_per_s:
+        return say("plan.up_to", time=say.time(seconds))
+    about = "≈ " if forecast.plan and forecast.plan.estimated and seconds is not None else ""
+    return about + say.time(seconds)
 
 
 def forecast_refused(house: House, error: StudioError, say: Words, model: str) -> str:
