@@ -120,6 +120,30 @@ def test_a_file_dropped_anywhere_is_used(form: Any) -> None:
     assert not form.locator(".p-mask_image img").is_visible()
 
 
+def test_styles_are_pressed_and_come_back(form: Any, page: Page) -> None:
+    (page.home / "styles").mkdir(exist_ok=True)
+    (page.home / "styles" / "mine.yaml").write_text(
+        "in red: {prompt: 'a red {prompt}'}\nbig: {prompt: '{prompt}, big'}\n"
+    )
+    shown = form.page
+    choose(shown, "image", "paint")  # and back: what there is to choose from is read anew
+    choose(shown, "image", "starter-image")
+    buttons = form.locator("picture-styles")
+    buttons.locator("summary").click()
+    buttons.get_by_role("button", name="big").click()
+    buttons.get_by_role("button", name="in red").click()
+    buttons.get_by_role("button", name="big").click()
+    assert box(form, "style").input_value() == "in red"
+    assert buttons.locator("summary span").inner_text() == "in red"
+    form.locator(".p-prompt textarea").fill("apple")
+    count = len(jobs_of(page))
+    form.locator(".go").click()
+    job = done(form, page, count + 1)
+    assert job["params"]["style"] == ["in red"]
+    form.locator(".reset").click()
+    until("no style", lambda: buttons.locator("[aria-pressed=true]").count() == 0)
+
+
 def test_adapters_are_chosen_with_their_weights(form: Any, page: Page) -> None:
     picker = form.locator(".adapters, .picker .quiet").last
     assert "loras" in picker.inner_text()  # none yet: it says where they belong

@@ -26,7 +26,8 @@ class ImageSettings(BaseModel):
     says how guidance works: ``cfg`` runs the denoiser for the negative prompt too, ``distilled`` is a number that the
     model reads, ``none`` is a model that knows one value only. ``fp32`` are networks that 16 bits would spoil,
     ``fp16`` those that are known to be right also in fp16, whose range is small: on a card without bf16 all others are
-    computed in 32 bits. ``binning``: diffusers may replace the size by one of its own.
+    computed in 32 bits. ``binning``: diffusers may replace the size by one of its own. ``styles``: whether forms offer
+    the family's own styles, for which a model that follows instructions, or knows few things, has no use.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -48,6 +49,7 @@ class ImageSettings(BaseModel):
     fp32: tuple[str, ...] = ()
     fp16: tuple[str, ...] = ()
     binning: bool = False
+    styles: bool = True
 
     def steps_of(self, asked: int | None, model: str) -> int:
         """The steps of a request. Raises ``BadRequest`` for a number that this model was not made for."""

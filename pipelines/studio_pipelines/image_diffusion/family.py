@@ -17,6 +17,7 @@ from .prompts import check_prompts, prompts_of
 from .request import check
 from .single_file import check_single_file, entry_for
 from .sizes import buckets
+from .styles import names_of, styled
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +41,10 @@ class ImageDiffusion(TorchFamily[ImageParams]):
         return entry_for(path, known)
 
     def offers(self) -> Mapping[str, Sequence[Any]]:
-        """The shapes that the model is best at, and the adapters in the user's folder."""
-        return {"width": buckets(settings_of(self.spec)), "lora": names_in(self.adapters)}
+        """The shapes that the model is best at, styles, and the adapters in the user's folder."""
+        settings = settings_of(self.spec)
+        styles = names_of(self._folder("styles"), with_ours=settings.styles)
+        return {"width": buckets(settings), "style": styles, "lora": names_in(self.adapters)}
 
     def preflight(self, params: ImageParams) -> None:
         """Steps, guidance, size, pictures and adapters are such as this model can use."""
@@ -52,7 +55,8 @@ class ImageDiffusion(TorchFamily[ImageParams]):
         check_single_file(self.files, settings.class_name, self.spec.id)
         denoiser = CLASSES[settings.class_name].denoiser
         clip = denoiser == "unet"  # the models whose text encoders are CLIP alone
-        check_prompts(params, weights=clip, wildcards=self._wildcards(), model=self.spec.id)
+        texts = styled(params, self._folder("styles"))
+        check_prompts(texts, params, weights=clip, wildcards=self._folder("wildcards"), model=self.spec.id)
         check_adapters(params.lora, self.adapters, self.files, denoiser)
         if params.safety != "off" and self.beside(SAFETY_MODEL) is None:
             raise BadRequest(
@@ -98,9 +102,8 @@ class ImageDiffusion(TorchFamily[ImageParams]):
         settings, model = settings_of(self.spec), self.model
         request = ready(params, settings, self.spec.id)
         previewer = Previewer.of(self.spec.id, self.cache, self.files.get("config"))
-        prompts = prompts_of(
-            params.prompt, params.negative_prompt, params.seed or 0, params.num_images, self._wildcards()
-        )
+        texts = styled(params, self._folder("styles"))
+        prompts = prompts_of(*texts, params.seed or 0, params.num_images, self._folder("wildcards"))
         adapters = adapters_of(params.lora, self.adapters)
 
         model.networks.notes.clear()
@@ -112,8 +115,9 @@ class ImageDiffusion(TorchFamily[ImageParams]):
 
         return work
 
-    def _wildcards(self) -> Path | None:
-        return self.adapters.with_name("wildcards") if self.adapters is not None else None
+    def _folder(self, name: str) -> Path | None:
+        """A folder of the home, beside that of the adapters."""
+        return self.adapters.with_name(name) if self.adapters is not None else None
 
     def _saved(self, params: ImageParams, ctx: Context, made: list[Any], told: dict[str, Any]) -> Iterator[Event]:
         notes, checked = list(self.model.networks.notes), self._checked(params)
@@ -127,7 +131,7 @@ class ImageDiffusion(TorchFamily[ImageParams]):
                 "seed": ((params.seed or 0) + number) % 2**32,
             }
             if told["prompts"][number] != params.prompt:
-                info["prompt"] = told["prompts"][number]  # as it was drawn
+                info["prompt"] = told["prompts"][number]  # as it was drawn, in its styles
             info |= found
             if told["lora"]:
                 info["lora"] = told["lora"]

@@ -90,7 +90,7 @@ def footprint(spec: ModelSpec, files: Mapping[str, Path] | None, params: ImagePa
     return Footprint(
         networks=tuple(network_of(name, shape, settings.fp32, settings.fp16) for name, shape in shapes.items()),
         stages=tuple(stages),
-        disk_bytes=spec.download_bytes or sum(2 * shape.params for shape in shapes.values()),
+        disk_bytes=spec.download_bytes or sum(2 * shape.values for shape in shapes.values()),
     )
 
 

@@ -15,6 +15,7 @@ from studio.plugin import MAX_STEPS, PROMPT_MAX, Params, Picture, Steps
 MAX_SIDE = 8192
 MAX_IMAGES = 8
 MAX_LORAS = 8
+MAX_STYLES = 5
 
 Mode = Literal["auto", "text", "image", "inpaint", "outpaint", "edit"]
 SchedulerName = Literal["auto", "euler", "euler-a", "heun", "ddim", "dpm++", "dpm++-sde", "unipc", "lcm", "pndm"]
@@ -35,6 +36,12 @@ class ImageParams(Params):
         max_length=PROMPT_MAX,
         description="What not to see; only for models that are guided (guidance above 1).",
         json_schema_extra={"widget": "text"},
+    )
+    style: list[str] = Field(
+        default=[],
+        max_length=MAX_STYLES,
+        description="Words put around the prompt, by name: watercolour, pixel-art …, or those of your folder styles.",
+        json_schema_extra={"label": "Styles", "group": "style", "widget": "styles"},
     )
     image: Picture | None = Field(
         default=None,

@@ -97,12 +97,15 @@ def _names(folder: Path | None) -> list[str]:
     return [file.relative_to(folder or file).with_suffix("").as_posix() for file in files]
 
 
-def check_prompts(params: ImageParams, *, weights: bool, wildcards: Path | None, model: str) -> None:
-    """Refuse what cannot be drawn or weighed. ``weights``: whether the model's text encoder takes weights.
+def check_prompts(
+    texts: tuple[str, str], params: ImageParams, *, weights: bool, wildcards: Path | None, model: str
+) -> None:
+    """Refuse what cannot be drawn or weighed in ``texts``, the prompt and the negative prompt in their styles.
+    ``weights``: whether the model's text encoder takes weights.
 
     Where the seed is not drawn yet, seed 0 stands for it. Raises ``BadRequest``.
     """
-    for name, text in (("prompt", params.prompt), ("negative prompt", params.negative_prompt)):
+    for name, text in zip(("prompt", "negative prompt"), texts, strict=True):
         drawn = chosen(text, params.seed or 0, wildcards)
         if (found := _LORA.search(drawn)) is not None:
             asked = ":".join(part for part in found.groups() if part)

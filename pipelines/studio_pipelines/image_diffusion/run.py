@@ -111,7 +111,7 @@ class Run(DiffusersRun[Pictures]):
             known["generator"] = known["generator"][0]
         if request.guidance_scale is not None and row.guidance:
             known[row.guidance] = request.guidance_scale
-        if row.negative and (params.negative_prompt or row.guidance == "true_cfg_scale"):
+        if row.negative and (any(negatives) or row.guidance == "true_cfg_scale"):
             known["negative_prompt"] = (negatives[0] or " ") if same else negatives
         if request.max_sequence_length:
             known["max_sequence_length"] = request.max_sequence_length
