@@ -36,7 +36,8 @@ class NetworkShape(BaseModel):
     """One network before its download: its class, the configuration to build it, and what it consists of.
 
     ``source`` says where the configuration is known from. ``tokens``: what a text encoder reads at most; ``None``:
-    as the request says. ``blocks`` are those that the engine streams, in order.
+    as the request says. ``blocks`` are those that the engine streams, in order. ``buffers``: how many values its files
+    hold besides, in large tables that are no parameters and lie on the card like them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -47,6 +48,12 @@ class NetworkShape(BaseModel):
     tokens: int | None = Field(default=None, ge=1)
     params: int = Field(ge=1)
     blocks: tuple[Block, ...] = ()
+    buffers: int = Field(default=0, ge=0)
+
+    @property
+    def values(self) -> int:
+        """All that the network's files hold."""
+        return self.params + self.buffers
 
     @property
     def streams(self) -> bool:

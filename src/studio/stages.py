@@ -17,7 +17,7 @@ def network_of(name: str, shape: NetworkShape, fp32: Collection[str] = (), fp16:
     not to."""
     return Network(
         name=name,
-        params=shape.params,
+        params=shape.values,
         class_name=shape.class_name,
         blocks=shape.blocks,
         stored="fp32" if name in fp32 else "bf16",

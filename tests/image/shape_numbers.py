@@ -57,6 +57,18 @@ def counted(class_name: str, config: Mapping[str, Any], *, streams: bool = True)
     return whole, tuple(kinds)
 
 
+LARGE = 1_000_000
+"""Fewer values in buffers are left out."""
+
+
+def in_buffers(class_name: str, config: Mapping[str, Any]) -> int:
+    """How many values of large buffers the network's files hold."""
+    module = built(class_name, config)
+    held = module.state_dict()
+    sizes = [buffer.numel() for name, buffer in module.named_buffers() if name in held]
+    return sum(size for size in sizes if size >= LARGE)
+
+
 def written(blocks: tuple[Block, ...]) -> str:
     """Blocks as lines of YAML."""
     return "\n".join(
@@ -72,6 +84,8 @@ def main(name: str) -> None:
     shape = shape_of(name)
     params, blocks = counted(shape.class_name, shape.config, streams=shape.streams)
     print(f"params: {params}")
+    if buffers := in_buffers(shape.class_name, shape.config):
+        print(f"buffers: {buffers}")
     if blocks:
         print(f"blocks:\n{written(blocks)}")
 

@@ -60,7 +60,8 @@ def picture(tmp_path: Path) -> Path:
 @each
 def test_networks_are_as_large_as_their_parameters(name: str) -> None:
     made = of(name)
-    whole = sum(component.params for component in SPECS[name].components.values())
+    shapes = [shape_of(shape) for shape in settings_of(SPECS[name]).networks.values()]
+    whole = sum(component.params for component in SPECS[name].components.values()) + sum(one.buffers for one in shapes)
     assert sum(network.params for network in made.networks) == whole
     assert sum(network_bytes(network, "bf16") for network in made.networks) == 2 * whole
     assert made.disk_bytes == 2 * whole

@@ -8,7 +8,7 @@ import image_models
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shape_numbers import counted
+from shape_numbers import counted, in_buffers
 
 from studio.catalogue import builtin_file, read_models
 from studio.plugin import BadRequest, ModelSpec
@@ -42,6 +42,7 @@ def test_a_shape_is_that_of_its_class(name: str) -> None:
     params, blocks = counted(shape.class_name, shape.config, streams=shape.streams)
     assert shape.params == params
     assert shape.blocks == blocks
+    assert shape.buffers == in_buffers(shape.class_name, shape.config)
     assert sum(block.params * block.count for block in blocks) <= params
     assert shape.source
 
