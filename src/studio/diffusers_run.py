@@ -44,6 +44,8 @@ class DiffusersRun(ABC, Generic[R]):
     started: float = field(default_factory=time.perf_counter, kw_only=True)
     notes: list[str] = field(default_factory=list, kw_only=True)
     usual: set[str] = field(default_factory=set, kw_only=True)
+    words_known: bool = field(default=False, kw_only=True)
+    """Whether embeddings were given to the pipeline that an earlier request had made."""
     last: torch.Tensor | None = field(default=None, kw_only=True)
     """The latents after the last step that was done."""
 
@@ -104,7 +106,7 @@ class DiffusersRun(ABC, Generic[R]):
             vae.decode = decode
 
     def _encoded(self, remembered: bool) -> None:
-        self.emit(Progress(phase="encode", done=1, total=1, remembered=remembered))
+        self.emit(Progress(phase="encode", done=1, total=1, remembered=remembered or self.words_known))
         self.ctx.check()
 
     def learn(self, picture: Image.Image) -> None:

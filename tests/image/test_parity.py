@@ -119,6 +119,28 @@ def test_the_same_words_with_another_seed(kind: str, load: Load, tiny_image: Tin
     assert all(asked[name] > count for name, count in first.items())
 
 
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+@pytest.mark.parametrize("prompt", ["a (red:1.4) cat", "a red cat on the sea " * 40])
+def test_words_with_weight_and_long_ones_are_remembered_too(kind: str, prompt: str, load: Load) -> None:
+    wanted = [load(kind).make(prompt=prompt, seed=seed).pictures[0] for seed in (SEED, SEED + 1)]
+    loaded = load(kind, "no block resident")
+    asked = watch_encoders(loaded)
+    first, second = (loaded.make(prompt=prompt, seed=seed) for seed in (SEED, SEED + 1))
+    assert np.array_equal(first.pictures[0], wanted[0]) and np.array_equal(second.pictures[0], wanted[1])
+    assert first.artefacts and asked and all(asked.values())
+    calls = dict(asked)
+    told = [
+        [event.remembered for event in one.events if event.event == "progress" and event.done]
+        for one in (first, second)
+    ]
+    assert not any(told[0]) and told[1][0]
+    loaded.make(prompt=prompt, prompt_weighting=False, seed=SEED + 2)
+    assert (asked == calls) is False, "without weights the words are others"
+    calls = dict(asked)
+    loaded.make(prompt=prompt, seed=SEED + 3)
+    assert asked == calls
+
+
 def watch_encoders(loaded: Loaded) -> dict[str, int]:
     """How often each text encoder is called from now on."""
     networks = loaded.pipeline.model.networks

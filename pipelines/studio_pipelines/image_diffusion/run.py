@@ -46,7 +46,7 @@ class Run(DiffusersRun[Pictures]):
         self._schedule()
         arguments = self._arguments()
         with self.decoding_kept():
-            images: Pictures = self.pipeline(**arguments, output_type="pil").images
+            images: Pictures = self.pipeline(**self._read(arguments), output_type="pil").images
         self.learn(images[0])
         return images
 
@@ -127,8 +127,25 @@ class Run(DiffusersRun[Pictures]):
         cut = cut_notes(self.pipeline, read, request.max_sequence_length)
         self.usual.update(cut)
         self.model.networks.notes.extend(cut)
-        known = weighted(self.pipeline, known, weights=params.prompt_weighting)
         given = {name: value for name, value in known.items() if name in taken and value is not None}
         if "intermediate_timesteps" in taken and request.steps != 2:
             given["intermediate_timesteps"] = None  # its default is for two steps and refused for others
         return given
+
+    def _read(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Prompts with weights, and those longer than CLIP reads in one go, as embeddings; each is read once."""
+        if getattr(self.pipeline, "unet", None) is None:
+            return given
+        words = [given["prompt"], given.get("negative_prompt")]
+        asked = tuple(tuple(one) if isinstance(one, list) else one for one in words)
+        key = (type(self.pipeline).__name__, self.carried(), asked, self.params.prompt_weighting)
+        found = self.model.remembered.get(key, self.model.networks.device)
+        self.words_known = found is not None
+        if found is None:
+            read = weighted(self.pipeline, given, weights=self.params.prompt_weighting)
+            found = {name: value for name, value in read.items() if name.endswith("_embeds") and value is not None}
+            if not found:
+                return read  # plain words: the pipeline's own method reads them
+            self.model.remembered.keep(key, found)
+        rest = {name: value for name, value in given.items() if name not in ("prompt", "negative_prompt")}
+        return {**rest, **found}
