@@ -108,15 +108,17 @@ def test_brackets_without_number_or_end_take_no_time() -> None:
 def test_what_cannot_be_weighed_is_refused_in_one_line(text: str, weights: bool, says: str) -> None:
     for params in (ImageParams(prompt=text), ImageParams(prompt="a cat", negative_prompt=text)):
         with pytest.raises(BadRequest, match=says) as caught:
-            check_prompts(params, weights=weights, wildcards=None, model="tiny")
+            check_prompts(
+                (params.prompt, params.negative_prompt), params, weights=weights, wildcards=None, model="tiny"
+            )
         assert "\n" not in str(caught.value)
 
 
 def test_sentences_may_have_brackets() -> None:
     params = ImageParams(prompt="a cat (red) [not blue]")
-    check_prompts(params, weights=False, wildcards=None, model="tiny")
+    check_prompts((params.prompt, params.negative_prompt), params, weights=False, wildcards=None, model="tiny")
     literal = ImageParams(prompt="a (red:9) cat", prompt_weighting=False)
-    check_prompts(literal, weights=True, wildcards=None, model="tiny")
+    check_prompts((literal.prompt, ""), literal, weights=True, wildcards=None, model="tiny")
 
 
 def arguments(prompt: str | list[str], negative: str | list[str] | None = None) -> dict[str, Any]:
