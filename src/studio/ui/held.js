@@ -3,7 +3,7 @@
 let choices; // by family and parameter: what is shown, and the value that it stands for
 
 function shownIn(piece, offered) { // undefined: nothing that can be read, such as a choice that is still looked for
-  const files = [...piece.querySelectorAll("[src*='/file='], [href*='/file=']")].map(pathOf);
+  const files = [...piece.querySelectorAll("[src*='/file='], [href*='/file=']")].map(pathOf).filter(Boolean);
   if (files.length) return [...new Set(files)];
   if (piece.querySelector("[type=file]")) return undefined;
   const radios = [...piece.querySelectorAll("[type=radio]")];
@@ -17,7 +17,10 @@ function shownIn(piece, offered) { // undefined: nothing that can be read, such 
   return box.value === "" ? undefined : Number(box.value);
 }
 
-export const pathOf = (one) => decodeURI(one.src ?? one.href).split("/file=")[1];
+export function pathOf(one) {
+  const path = (one.src ?? one.href).split("/file=")[1];
+  try { return decodeURI(path); } catch { return path; } // a name with a sign of percent
+}
 
 export function shownForms(now) { // written over what was known of them
   choices ??= JSON.parse(document.querySelector("[data-choices]")?.dataset.choices ?? "{}");

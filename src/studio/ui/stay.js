@@ -1,6 +1,7 @@
 // What stays when the page is opened anew in this browser tab, also in the other language: which tab was open, what was
-// being written, what the forms hold, and which folds are open. It goes with the browser tab. Texts are read and written here, at once; all
-// else is written down by the server (staying.py) and handed back to it when the page shows what it begins with.
+// being written, what the forms hold, and which folds are open. It goes with the browser tab. Texts are read and written
+// here, at once; all else is written down by the server (staying.py), but for what was chosen a moment ago (held.js),
+// and handed back to it when the page shows what it begins with.
 import * as folds from "./folds.js";
 import { enter, put } from "./form.js";
 import { pathOf, shownForms } from "./held.js";
