@@ -134,7 +134,7 @@ def test_what_was_chosen_or_dropped_in_the_last_moment_stays(tab: Tab, tmp_path:
     deaf, unheard = [True], []
     asked = re.compile(r"/gradio_api/(queue/join|run)")
     shown.route(asked, lambda route: unheard.append(route) if deaf[0] else route.continue_())
-    picture = tmp_path / "late one.png"
+    picture = tmp_path / "50% off #1.png"
     Image.new("RGB", (64, 64), "#2040c0").save(picture)
     form.locator(".p-image input[type=file]").set_input_files(picture)
     form.locator(".p-image img").wait_for()

@@ -19,7 +19,7 @@ function shownIn(piece, offered) { // undefined: nothing that can be read, such 
 
 export function pathOf(one) {
   const path = (one.src ?? one.href).split("/file=")[1];
-  try { return decodeURI(path); } catch { return path; } // a name with a sign of percent
+  try { return decodeURIComponent(path); } catch { return path; } // Gradio may leave a name as it is
 }
 
 export function shownForms(now) { // written over what was known of them
