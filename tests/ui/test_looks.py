@@ -35,6 +35,18 @@ def test_what_was_asked_for_is_at_the_top_of_a_small_screen(tab: Tab, tmp_path: 
     assert abs(result.bounding_box()["y"]) < 90
 
 
+def test_the_conversations_of_a_small_screen_close_by_a_tap_beside_or_by_escape(tab: Tab) -> None:
+    tab.page.set_viewport_size({"width": 390, "height": 844})
+    shown = tab.open()
+    side = shown.locator("#tab-text .side")
+    side.wait_for(state="hidden")  # nor does the keyboard go there
+    for close in (lambda: shown.keyboard.press("Escape"), lambda: shown.mouse.click(375, 500)):
+        shown.locator(".side-toggle").click()
+        side.wait_for()
+        close()
+        side.wait_for(state="hidden")
+
+
 def test_a_finished_download_keeps_its_place_until_the_next_visit(tab: Tab) -> None:
     shown = tab.open()
     lists = [[("small", ""), ("large", "42 %")], [("large", "here"), ("small", ""), ("new", "")]]

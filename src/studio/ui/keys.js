@@ -258,7 +258,9 @@ addEventListener("keydown", (event) => { // nor does a key that is held down pre
   if (event.repeat && event.key === "Enter" && event.target.closest?.(ONCE)) event.preventDefault();
 }, true);
 
+const drawer = () => document.querySelector(".text-tab.show-side"); // the conversations, on a small screen
 document.addEventListener("click", (event) => {
+  if (!event.target.closest(".side, .side-toggle")) drawer()?.classList.remove("show-side");
   if (event.target.closest(".go, .grid-go, [data-do=send], [data-do=again], [data-do=retry]")) newest();
   event.target.closest("[role=tab]")?.scrollIntoView({ inline: "center", block: "nearest" });
   const hit = event.target.closest("[data-do],[data-set],[data-toggle],[data-tab],[data-theme],[data-fill],.side-toggle");
@@ -315,7 +317,10 @@ let listed = false; // an open list is closed by Escape, and nothing else is sto
 addEventListener("keydown", () => { listed = Boolean(shown("[role=option]")); }, true);
 document.addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]")) return; // keys belong to it
-  if (event.key === "Escape" && !event.defaultPrevented && !listed) {
+  if (event.key === "Escape" && !event.defaultPrevented && !listed && drawer()) {
+    drawer().classList.remove("show-side");
+    document.querySelector(".side-toggle").focus();
+  } else if (event.key === "Escape" && !event.defaultPrevented && !listed) {
     (shown(".turn.writing .stop, .shown .stop") || shown(".opened .close"))?.click();
   }
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.repeat) shown(".go")?.click();
