@@ -13,8 +13,10 @@ from starlette.testclient import TestClient
 from studio.core import Studio
 from studio.errors import BadRequest, JobFailed, StudioError
 from studio.forms import field_specs
+from studio.memory.plan_machine import card_rates
 from studio.memory.plan_request import forecast
-from studio.pipeline import Budget
+from studio.memory.planner import plan
+from studio.plans import Block, Budget, Footprint, Network, Stage, Variant
 from studio.registry import Registry
 from studio.ui.fits import Forecast, verdict_of
 from studio.ui.house import House
@@ -298,3 +300,25 @@ def test_phases_and_unknown_families_are_no_trouble(studio: Studio) -> None:
     assert phase_name(house, "second_pass", say) == "Second pass"
     assert house.told(say, "The message is empty.", model="no-such-model") == "Le message est vide."
     assert isinstance(refused(house, StudioError("Unheard of."), say), Exception)
+
+
+def test_the_reasons_in_a_plan_are_french_however_many_stand_together(teller: Teller) -> None:
+    """Each network's, of a model on cards with and without bf16."""
+    shapes = {"text_encoder": 120_000_000, "unet": 2_500_000_000, "vae": 80_000_000}
+    blocks = (Block(kind="block", params=30_000_000, count=60),)
+    networks = tuple(
+        Network(name=name, params=params, blocks=blocks if name == "unet" else (), fp16=name == "unet")
+        for name, params in shapes.items()
+    )
+    work = Variant(flops=6e12, activation_bytes=GIB)
+    runs = [("encode", "text_encoder", 1), ("encode-image", "vae", 1), ("denoise", "unet", 30), ("decode", "vae", 1)]
+    stages = tuple(Stage(name=name, network=network, calls=calls, variants=(work,)) for name, network, calls in runs)
+    whys = set()
+    for capability in ((8, 6), (7, 5)):
+        for card in (4, 6, 8, 24):
+            room = Budget(vram_bytes=card * GIB, ram_bytes=24 * GIB, rates=card_rates(card * GIB, capability))
+            whys |= {row.why for row in plan(Footprint(networks=networks, stages=stages), room).rows}
+    assert any("brought there from" in why and "no bf16" in why for why in whys)
+    assert any("networks that stay" in why for why in whys)
+    english = re.compile(r"\b(brought|there|from|would|take|stay|copied|passes of|with loading)\b")
+    assert [why for why in whys if english.search(teller(why))] == []

@@ -72,7 +72,7 @@ def _places(way: Way, stages: Sequence[Stage], machine: Machine) -> Iterator[Row
         why += f"; computed in {kind}, for this card has no bf16"
     seconds = search.brings_s(way, stages[0], machine) or None
     if seconds:
-        why += f"; brought there from {_from(way)}"
+        why += f"; {_brought(way)}"
     yield Row(
         phase=phase, what=what, where=device, precision=way.precision, size_bytes=way.resident_bytes, seconds=seconds,
         why=why,
@@ -93,16 +93,17 @@ def _places(way: Way, stages: Sequence[Stage], machine: Machine) -> Iterator[Row
         )  # fmt: skip
 
 
-def _from(way: Way) -> str:
+def _brought(way: Way) -> str:
     as_filed = way.precision in (way.network.stored, way.network.filed)
-    return "the disk" if as_filed and not search.in_memory(way) else "memory"
+    from_disk = as_filed and not search.in_memory(way)
+    return "brought there from the disk" if from_disk else "brought there from memory"
 
 
 def _again(way: Way, stage: Stage, seconds: float) -> Row:
     """A network that left comes back for another stage."""
     return Row(
         phase=stage.name, what=f"{way.network.name}, once more", where="card", precision=way.precision,
-        size_bytes=way.resident_bytes, seconds=seconds, why=f"brought there from {_from(way)}",
+        size_bytes=way.resident_bytes, seconds=seconds, why=_brought(way),
     )  # fmt: skip
 
 
