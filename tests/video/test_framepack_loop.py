@@ -360,3 +360,21 @@ def test_a_plan_names_the_tiles(folder: Path) -> None:
     assert made.adapt({"variants": {"decode": "whole"}})
     assert not made.vae.use_tiling
     made.close()
+
+
+def test_on_a_card_without_bf16_the_transformer_is_computed_in_32_bits_and_the_rest_in_fp16(folder: Path) -> None:
+    """As a plan for such a card names it; frames stay the same, but for rounding."""
+    half = {"precision": "bf16", "blocks": 0, "computing": "fp16"}
+    wide = {"precision": "bf16", "blocks": 4, "resident": 1, "computing": "fp32"}
+    names = ("text_encoder", "text_encoder_2", "image_encoder", "vae")
+    plan = {"networks": {**dict.fromkeys(names, half), "transformer": wide}, "free_after_use": True}
+    request, frames = asked("inverted", 2), []
+    for held in ({}, plan):
+        made = loaded(folder, held)
+        try:
+            frames.append(frames_of(film(Loop(made, request)), request.schedule).astype(int))
+            dtypes = {name: module.dtype for name, module in made.networks.items()}
+        finally:
+            made.close()
+    assert dtypes == {**dict.fromkeys(names, torch.float16), "transformer": torch.float32}
+    assert np.abs(frames[0] - frames[1]).max() <= 4
