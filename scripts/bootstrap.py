@@ -27,10 +27,11 @@ TEST_HOME = ROOT / ".cache" / "test-home"
 LLAMA = "llama-cpp-python==0.3.36"
 NOT_NATIVE = "-DGGML_NATIVE=OFF"  # AVX2 is still used; the cached wheel stays good for another machine
 
-# A browser wants the machine for itself; the other tests go in two processes, a file in one of them.
+# A file goes to one process. Those of the page go in their order: tests/ui/conftest.py puts the longest first.
+TWO = ["-n2", "--dist=loadfile"]
 WHOLE = (
-    ("run the tests without the page, two at a time", ["--ignore=tests/ui", "-n2", "--dist=loadfile"]),
-    ("run the tests of the page, one after the other", ["tests/ui"]),
+    ("run the tests without the page", ["--ignore=tests/ui", *TWO]),
+    ("run the tests of the page", ["tests/ui", *TWO, "--no-loadscope-reorder"]),
 )
 
 _times: list[tuple[str, float]] = []

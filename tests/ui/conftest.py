@@ -25,6 +25,11 @@ PLUGINS = Path(__file__).parent / "plugins"
 TOYS = Path(__file__).parents[1] / "core" / "plugins"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file that takes longest begins, so that no process waits for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_video_tab.py")
+
+
 @pytest.fixture(scope="session")
 def page_plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The families ``toy``, ``faulty``, ``paint`` and ``film`` and the widget ``knob``, as pip would leave them."""

@@ -14,6 +14,7 @@ FROM_END = "box => box.scrollHeight - box.scrollTop - box.clientHeight"
 
 
 def say(tab: Tab, words: str) -> Any:
+    """In the conversation that is open; a browser that was never here begins with a new one."""
     box = tab.page.locator("#chat-box textarea")
     box.fill(words)
     box.press("Enter")
@@ -23,7 +24,6 @@ def say(tab: Tab, words: str) -> Any:
 
 def test_an_edit_stops_the_answer_and_a_refused_one_keeps_its_words(tab: Tab, page: Page) -> None:
     tab.open()
-    tab.page.locator("[data-do=new]").click()
     shown = say(tab, LONG)
     shown.locator(".turn.user [data-do=edit]").click(force=True)
     edited = shown.locator(".turn.user textarea")
@@ -47,8 +47,6 @@ def test_an_edit_stops_the_answer_and_a_refused_one_keeps_its_words(tab: Tab, pa
 def test_what_is_being_written_is_in_view(tab: Tab) -> None:
     tab.open()
     tab.page.set_viewport_size({"width": 390, "height": 560})
-    tab.page.locator(".side-toggle").click()
-    tab.page.locator("[data-do=new]").click()
     shown = say(tab, LONG)
     box = shown.locator("#tab-text .block.thread-box")
     until("it is longer than its place", lambda: box.evaluate("box => box.scrollHeight > box.clientHeight + 200"))
