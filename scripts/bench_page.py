@@ -50,7 +50,7 @@ class Server:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "studio.cli.main", "ui", "--no-browser", "--port", str(self.port), *args],
             env={
-                **os.environ,
+                **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
                 "STUDIO_HOME": str(home),
                 "PYTHONPATH": os.pathsep.join(map(str, [code / "src", code / "pipelines", *more])),
             },

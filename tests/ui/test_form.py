@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +73,29 @@ def test_our_own_components_leave_no_stub_files() -> None:
     import studio.ui.components
 
     assert not Path(studio.ui.components.__file__).with_suffix(".pyi").exists()
+
+
+def test_what_gradio_imports_for_others_comes_when_it_is_used() -> None:
+    program = """
+import sys
+from studio.ui.lean import lean_gradio
+with lean_gradio():
+    import gradio
+    import studio.ui.components
+    kept = [name for name in ("pandas", "gradio.cli", "gradio.external") if name in sys.modules]
+    assert len(kept) == 3, kept
+assert not any(name in sys.modules for name in kept)
+assert not any(name.startswith(("pandas.", "gradio.external_", "gradio.cli.")) for name in sys.modules)
+import gradio.caching
+table = gradio.caching.pd.DataFrame
+import pandas
+assert table is pandas.DataFrame
+try:
+    gradio.load("no/such/thing", src="nowhere")
+except ValueError as error:
+    assert "src" in str(error)
+from jinja2 import Template
+assert Template("{{ a }}").render(a=1) == "1"
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr

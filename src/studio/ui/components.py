@@ -10,9 +10,9 @@ from typing import Any
 
 import gradio as gr
 
-from studio.ui.stubs import gradio_without_stubs
+from studio.ui.lean import lean_gradio
 
-with gradio_without_stubs():
+with lean_gradio():
 
     class Picture(gr.Image):
         """A picture as a path, broken or not."""

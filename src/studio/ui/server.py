@@ -25,7 +25,7 @@ from studio.ui.bundle import Bundle, Frontend
 from studio.ui.door import Door
 from studio.ui.dress import Dress
 from studio.ui.guard import Gate, Guard
-from studio.ui.stubs import gradio_without_stubs
+from studio.ui.lean import lean_gradio
 
 PORT = 7860
 PORTS_TRIED = 20
@@ -81,7 +81,7 @@ class _Making:
         _quiet_gradio(studio.home.root)
 
     def routes(self) -> Any:
-        with _uncollected(), gradio_without_stubs():
+        with _uncollected(), lean_gradio():
             import gradio  # noqa: F401
             from starlette.applications import Starlette
 

@@ -31,7 +31,7 @@ from studio.ui.view import (
 PERSON_WAITS = 10
 """The priority of what is asked for on the page: somebody looks at it, so it goes before batches."""
 
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
 """Of every handler of the page: no overlay over what works by itself, and no endpoint for programs."""
 
 EACH: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": 1}
