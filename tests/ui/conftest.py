@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import Tab
+from browsing import Tab, jobs_of
 from page_server import Page, StartPage
 from starlette.testclient import TestClient
 
 from studio.core import Studio
+from studio.jobs.model import ENDED
 from studio.ui.guard import Gate
 from toolbox import install_family, until
 
@@ -167,5 +168,15 @@ def tab(browser: Any, page: Page) -> Iterator[Tab]:
     tab = Tab(browser, page)
     yield tab
     tab.context.close()
+    _leave_nothing_running(page)
     assert tab.outside == []
     assert tab.complaints == []
+
+
+def _leave_nothing_running(page: Page) -> None:
+    """The server is shared: what one test left to be written, the next one's words would wait for."""
+    left = [job["id"] for job in jobs_of(page) if job["state"] not in ENDED]
+    if left:
+        with Studio(page.home, executor="inline") as studio:
+            for job_id in left:
+                studio.queue.cancel(job_id)
