@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -75,13 +76,19 @@ def client(studio: Studio) -> Iterator[TestClient]:
     gc.collect()  # Gradio's event loop goes now, where its warning is expected
 
 
+def address_in(place: Path) -> bool:
+    return (
+        place.exists() and "http://" in place.read_text() and (place.suffix != ".json" or place.read_text()[-1] == "}")
+    )
+
+
 @pytest.fixture(scope="session")
 def start_page(page_plugins: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartPage]:
     """Starts ``studio ui`` as a person would; what is left of it goes at the end."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*args: str, home: Path | None = None, more: Sequence[Path] = ()) -> Page:
-        """``more``: further folders of Python modules for the server and its worker."""
+    def start(*args: str, home: Path | None = None, more: Sequence[Path] = (), ready: bool = True) -> Page:
+        """``more``: further folders of Python modules for the server and its worker. Not ``ready``: it only listens."""
         home = home or tmp_path_factory.mktemp("page") / "home"
         home.mkdir(exist_ok=True)
         models = Path(os.environ["STUDIO_TEST_MODELS"]).absolute()
@@ -96,9 +103,12 @@ def start_page(page_plugins: Path, tmp_path_factory: pytest.TempPathFactory) -> 
                 stdout=output, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
             )  # fmt: skip
         started.append(process)
-        until("the page's address", lambda: "http://" in log.read_text() or process.poll() is not None, 120)
+        place = log if ready else home / "page.json"
+        until("the page's address", lambda: address_in(place) or process.poll() is not None, 120)
+        assert process.poll() is None, log.read_text()
+        if not ready:
+            return Page(json.loads(place.read_text())["url"], home, process, log)
         text = log.read_text()
-        assert process.poll() is None, text
         return Page(next(word for word in text.split() if word.startswith("http://")), home, process, log)
 
     yield start

@@ -14,15 +14,18 @@ from typing import Any
 
 import httpx
 import pytest
+from browsing import Tab
 from page_server import StartPage
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from studio.ui.bundle import Bundle, Frontend
 from studio.ui.door import Door
+from studio.ui.dress import Dress
 
 HTML = {"accept": "text/html,application/xhtml+xml"}
 
@@ -31,7 +34,7 @@ class Slow:
     """Pages that are made when the test says so."""
 
     def __init__(self) -> None:
-        self.go, self.made, self.open = threading.Event(), [], []
+        self.go, self.begun, self.made, self.open = threading.Event(), threading.Event(), [], []
         self.fault: Exception | None = None
 
     def routes(self) -> Starlette:
@@ -49,7 +52,9 @@ class Slow:
             yield
             self.open.remove(language)
 
-        async def answer(request: Request) -> PlainTextResponse:
+        async def answer(request: Request) -> Response:
+            if "text/html" in request.headers["accept"]:
+                return HTMLResponse(f'<html lang="en"><head><i></i></head>page in {language}')
             return PlainTextResponse(f"page in {language}")
 
         return Starlette(routes=[Route("/{rest:path}", answer)], lifespan=life)
@@ -57,33 +62,56 @@ class Slow:
 
 @contextmanager
 def opened(slow: Slow, **told: Any) -> Iterator[TestClient]:
-    with TestClient(Door(slow, ["assets/a.js", "assets/b.css"], **told), "http://127.0.0.1:1") as client:
+    door = Door(slow, ["assets/a.js", "assets/b.css"], **told)
+
+    def beginning(language: str) -> str | None:
+        begins = door.beginning(language)
+        slow.begun.set()
+        return begins
+
+    dress = Dress(door, lambda: ["knob/knob.js"], beginning)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await (
+            dress({**scope, "state": {"nonce": "once"}}, receive, send)
+            if scope["type"] == "http"
+            else door(scope, receive, send)
+        )
+
+    with TestClient(app, "http://127.0.0.1:1", raise_server_exceptions=False) as client:
         yield client
 
 
-def test_a_browser_waits_on_a_page_and_a_program_for_its_answer() -> None:
+def test_a_browser_is_answered_at_once_and_a_program_waits() -> None:
     slow, told = Slow(), []
     with opened(slow, ready=lambda: told.append("ready")) as client:
-        waiting = client.get("/fr/", headers=HTML)
-        assert "La page se prépare" in waiting.text
-        assert 'href="assets/a.js"' in waiting.text
-        assert waiting.headers["cache-control"] == "no-store"
-        assert slow.made == []
-        answers: list[str] = []
-        threads = [
-            threading.Thread(target=lambda path=path: answers.append(client.get(path).text))
-            for path in ("/fr/config", "/studio/x", "/fr/")
-        ]
+        answers: dict[str, httpx.Response] = {}
+
+        def ask(path: str, headers: dict[str, str]) -> None:
+            answers[path] = client.get(path, headers=headers)
+
+        french = {"accept-language": "fr"}
+        asked = {"/fr/config": {}, "/studio/x": {}, "/fr/": {**HTML, **french}}
+        threads = [threading.Thread(target=ask, args=one) for one in asked.items()]
         for thread in threads:
             thread.start()
-        assert answers == []
+        assert slow.begun.wait(30)
+        assert answers == {}
         assert told == []
+        assert slow.made == []
         slow.go.set()
         for thread in threads:
             thread.join(30)
-        assert sorted(answers) == ["ours", "page in fr", "page in fr"]
+        assert {answers[path].text for path in ("/fr/config", "/studio/x")} == {"ours", "page in fr"}
+        beginning, page = answers["/fr/"].text.split("<head><i></i>")
+        assert '<html lang="fr">' in beginning
+        assert "La page se prépare" in beginning
+        assert 'href="assets/a.js"' in beginning
+        assert 'knob.js"></script></head>page in fr' in page
+        assert answers["/fr/"].headers["cache-control"] == "no-store"
+        assert all("once" in tag for tag in re.findall("<script.*?>", answers["/fr/"].text))
         assert client.get("/fr/studio/ready").status_code == 204
-        assert client.get("/fr/", headers=HTML).text == "page in fr"
+        assert "La page se prépare" not in client.get("/fr/", headers=HTML | french).text
         assert slow.made == ["fr"]  # nobody asked for the English one
         assert client.get("/config").text == "page in en"
         assert told == ["ready"]
@@ -110,6 +138,25 @@ def test_what_cannot_be_made_ends_the_server() -> None:
         assert client.get("/config").status_code == 500
 
 
+def test_a_browser_that_opens_it_too_early_comes_to_the_page_without_a_second_load(
+    browser: Any, start_page: StartPage
+) -> None:
+    tab = Tab(browser, start_page(ready=False))
+    shown = tab.open()
+    assert shown.locator(".starting").count() == 1
+    assert not shown.locator(".starting").is_visible()
+    assert shown.evaluate("performance.getEntriesByType('navigation')[0].type") == "navigate"
+    assert shown.evaluate("document.compatMode") == "CSS1Compat"
+    shown.fill("#chat-box textarea", "Say hello.")
+    shown.press("#chat-box textarea", "Enter")
+    shown.locator(".turn.model .facts").wait_for()
+    loaded = set(Frontend().beginning())
+    asked = shown.evaluate("performance.getEntriesByType('resource').map((one) => new URL(one.name).pathname.slice(1))")
+    assert {name for name in asked if name.startswith("assets/")} - loaded == set(), "DRAWN lacks what the page has"
+    tab.context.close()
+    assert tab.complaints == []
+
+
 @pytest.fixture
 def files() -> TestClient:
     missing = Starlette(routes=[])
@@ -128,7 +175,7 @@ def test_scripts_come_from_memory_and_may_be_kept(files: TestClient) -> None:
             assert place is not None
             assert answer.content == place.read_bytes()
             assert "immutable" in answer.headers["cache-control"]
-    [script] = [name for name in begins if name.endswith(".js")]
+    script = begins[0]
     assert re.match("text/javascript", files.get("/" + script).headers["content-type"])
 
 

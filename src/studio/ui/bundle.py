@@ -17,6 +17,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _FOLDERS = ("assets", "static")
 _PATH = re.compile(r"^(?:/fr)?/((?:assets|static)/[\w./-]+)$", re.ASCII)
+_TABLE = re.compile(r"\bm\.f=\[([^\]]*)\]")
+_COMPONENT = re.compile(
+    r"[{,](\w+):\{(?:\w+:\(\)=>\w+\(\(\)=>import\(`[^`]+`\)[^{}\[\]]*\[[\d,]*\]\),import\.meta\.url\),)*?"
+    r"component:\(\)=>\w+\(\(\)=>import\(`[^`]+`\)[^{}\[\]]*\[([\d,]*)\]"
+)
+DRAWN = frozenset({
+    "accordion", "audio", "browserstate", "button", "checkbox", "column", "dropdown", "file", "form", "image",
+    "markdown", "multimodaltextbox", "number", "radio", "row", "slider", "state", "tabitem", "tabs", "textbox",
+})  # fmt: skip
+"""The kinds of components that the page has from its start."""
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".woff2": "font/woff2"}
 
 
@@ -36,9 +46,29 @@ class Frontend:
         return self._files.get(name)
 
     def beginning(self) -> list[str]:
-        """What the page loads first, by the links of its template: for a waiting page that fetches them already."""
+        """What the page will load, so that a page that waits loads it already: first by the links of the template,
+        then by the tables of its scripts (vite writes into each what its imports need). A version that keeps them
+        otherwise has nothing there, and is only slower."""
         template = (self._folder / "index.html").read_text(encoding="utf-8")
-        return [name for name in re.findall(r'(?:src|href)="\./(assets/[^"]+)"', template) if name in self._files]
+        names = re.findall(r'(?:src|href)="\./(assets/[^"]+)"', template)
+        for entry in [name for name in names if name.endswith(".js")]:
+            names += self._table(entry)
+            for script in [name for name in names if "/Index-" in name]:
+                names += [name for name in self._table(script) if "/Blocks-" in name or "-logo-" in name]
+            for script in [name for name in names if "/core-" in name and name.endswith(".js")]:
+                names += self._drawn(script)
+        return [name for name in dict.fromkeys(names) if name in self._files]
+
+    def _table(self, script: str) -> list[str]:
+        file = self._files.get(script)
+        found = _TABLE.search(file.read_text(encoding="utf-8")) if file else None
+        return [f"assets/{name}" for name in re.findall(r'"\./([^"]+)"', found[1])] if found else []
+
+    def _drawn(self, script: str) -> list[str]:
+        """The scripts and styles of the kinds of components that a page has."""
+        table, text = self._table(script), self._files[script].read_text(encoding="utf-8")
+        rows = [found[2] for found in _COMPONENT.finditer(text) if found[1] in DRAWN]
+        return [table[int(number)] for row in rows for number in row.split(",") if number and int(number) < len(table)]
 
 
 class Bundle:

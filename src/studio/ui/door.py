@@ -1,21 +1,22 @@
 """The page answers from the first moment: Gradio takes seconds to import, so that happens while the browser is opened.
 
-Until a language's page is made, a browser that asks for it gets a waiting page, which fetches the scripts meanwhile and
-comes back when the page is there; everything else simply waits for its answer. A language is made when it is first
-asked for, so a person who reads one waits for one.
+Until a language's page is made, a browser that asks for it gets the beginning of an answer: it shows that the page is
+being made and loads the scripts meanwhile; the page itself follows as the rest of the same answer. Everything else
+simply waits. A language is made when it is first asked for, so a person who reads one waits for one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from starlette.applications import Starlette
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from studio.ui.i18n import LANGUAGES, words_of
@@ -23,14 +24,21 @@ from studio.ui.i18n import LANGUAGES, words_of
 Made = TypeVar("Made")
 _OURS = re.compile(r"^(?:/fr)?/studio/")
 _READY = re.compile(r"^(?:/fr)?/studio/ready$")
-_WAITING = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Studio</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
+# What follows it is Gradio's whole document: a browser takes its <html> and <body> for those that are open already, and
+# the rest for more of the body. The scripts are run as they come, so that nothing of theirs is left to be done then.
+_BEGINNING = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Studio</title>
+<meta name="viewport" content="width=device-width, initial-scale=1, shrink-to-fit=no">
 <link rel="icon" href="studio/icon.svg">{links}
-<style>.starting{{display:grid;place-content:center;justify-items:center;gap:.5rem;min-height:80vh;font:16px system-ui}}
-.starting b{{font-size:1.6rem}}.starting p{{margin:0;opacity:.7}}</style></head>
-<body><main class="starting" role="status"><b>Studio</b><p>{text}</p></main>
-<script>const look = () => fetch("studio/ready").then((answer) => {{ if (answer.ok) location.reload();
-  else throw answer; }}).catch(() => setTimeout(look, 1000)); look();</script></body></html>"""
+<style>.starting{{position:fixed;inset:0;z-index:9;display:grid;place-content:center;justify-items:center;gap:.5rem;
+font:16px system-ui;background:#fff;color:#1f2937}}.starting b{{font-size:1.6rem}}.starting p{{margin:0;opacity:.7}}
+@media(prefers-color-scheme:dark){{.starting{{background:#0b0f19;color:#f3f4f6}}}}
+body:has(#tabs) .starting{{display:none}}</style></head>
+<body><div class="starting" role="status"><b>Studio</b><p>{text}</p></div>
+<script>for (const name of {scripts}) import(new URL(name, document.baseURI)).catch(() => {{}});
+const again = () => fetch("studio/ready").then((answer) => {{ if (answer.ok) location.reload(); else throw answer; }})
+  .catch(() => setTimeout(again, 1000));
+addEventListener("DOMContentLoaded", () => {{ if (!document.querySelector("gradio-app")) again(); }});</script>
+"""
 
 
 class Making(Protocol):
@@ -60,11 +68,7 @@ class Door:
         at_once: bool = False,
     ) -> None:
         self._making, self._ready, self._failed, self._at_once = making, ready, failed, at_once
-        self._links = "".join(
-            f'<link rel="modulepreload" href="{name}">' if name.endswith(".js") else
-            f'<link rel="preload" as="style" href="{name}" crossorigin>'
-            for name in links
-        )  # fmt: skip
+        self._files = links
         self._thread = ThreadPoolExecutor(1, "page")
         self._open = contextlib.AsyncExitStack()
         self._parts: dict[str, asyncio.Task[ASGIApp]] = {}
@@ -83,16 +87,17 @@ class Door:
         elif _OURS.match(path):
             await (await asyncio.shield(self._routes()))(scope, receive, send)
         else:
-            page = self._page(language)
-            if not page.done() and path in ("/", "/fr/") and b"text/html" in dict(scope["headers"]).get(b"accept", b""):
-                await self._waiting(language)(scope, receive, send)
-            else:
-                await (await asyncio.shield(page))(scope, receive, send)
+            await (await asyncio.shield(self._page(language)))(scope, receive, send)
 
-    def _waiting(self, language: str) -> Response:
+    def beginning(self, language: str) -> str | None:
+        """How the answer begins for a browser that asks for a page which is not made yet."""
+        if self._page(language).done():
+            return None
+        styles = [f'<link rel="preload" as="style" href="{one}" crossorigin>' for one in self._files if ".css" in one]
+        scripts = [one for one in self._files if one.endswith(".js")]
+        links = [*styles, *(f'<link rel="modulepreload" href="{one}">' for one in scripts)]
         text = words_of(language)("page.starting")
-        page = _WAITING.format(links=self._links, text=text)
-        return HTMLResponse(page, headers={"cache-control": "no-store"})
+        return _BEGINNING.format(links="".join(links), text=text, scripts=json.dumps(scripts))
 
     def _routes(self) -> asyncio.Task[ASGIApp]:
         if "" not in self._parts:

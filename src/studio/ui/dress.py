@@ -22,10 +22,14 @@ _PAGES = {"/": "en", "/fr": "fr", "/fr/": "fr"}
 class Dress:
     """Rewrites the two HTML pages, and sends a browser that prefers French to the French one."""
 
-    def __init__(self, app: ASGIApp, assets: Callable[[], list[str]]) -> None:
-        """``assets`` names the files of the widgets: asked for each page, since they are found while it starts."""
+    def __init__(
+        self, app: ASGIApp, assets: Callable[[], list[str]], beginning: Callable[[str], str | None] = lambda _: None
+    ) -> None:
+        """``assets`` names the files of the widgets: asked for each page, since they are found while it starts.
+        ``beginning``: what a browser is answered in a language at once, while the rest is being made."""
         self._app = app
         self._assets = assets
+        self._beginning = beginning
         self._version = str(int((Path(__file__).parent / "style.css").stat().st_mtime))
 
     def _head(self) -> str:
@@ -44,8 +48,11 @@ class Dress:
             await send({"type": "http.response.body", "body": b""})
             return
         plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
-        nonce = scope["state"]["nonce"]
-        await self._app({**scope, "headers": plain}, receive, _Rewriter(send, self._head(), language, nonce))
+        rewriter = _Rewriter(send, self._head, language, scope["state"]["nonce"])
+        browses = scope["method"] == "GET" and "text/html" in headers.get("accept", "")
+        if browses and scope["path"] != "/fr" and (beginning := self._beginning(language)) is not None:
+            await rewriter.begin(beginning)
+        await self._app({**scope, "headers": plain}, receive, rewriter)
 
 
 def _link(file: str) -> str:
@@ -59,32 +66,52 @@ def _wanted(headers: dict[str, str]) -> str:
 
 
 class _Rewriter:
-    """Collects an HTML answer and sends it changed; anything else goes through as it is."""
+    """Collects an HTML answer and sends it changed; anything else goes through as it is.
 
-    def __init__(self, send: Send, head: str, language: str, nonce: str) -> None:
+    An answer that was begun goes on with the HTML, or ends where something else was to be said.
+    """
+
+    def __init__(self, send: Send, head: Callable[[], str], language: str, nonce: str) -> None:
         self._send, self._head, self._language, self._nonce = send, head, language, nonce
         self._start: Message | None = None
+        self._begun = False
         self._body = b""
+
+    async def begin(self, beginning: str) -> None:
+        headers = [(b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store")]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        body = self._own(beginning.encode())
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        self._begun = True
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             kind = dict(message["headers"]).get(b"content-type", b"")
             if kind.startswith(b"text/html"):
                 self._start = message
+            if self._start or self._begun:
                 return
-        if self._start is None or message["type"] != "http.response.body":
+        if not (self._start or self._begun) or message["type"] != "http.response.body":
             await self._send(message)
             return
         self._body += message.get("body", b"")
         if not message.get("more_body"):
-            body = self._dressed()
+            await self._end()
+
+    async def _end(self) -> None:
+        body = self._dressed() if self._start else b""
+        if self._start and not self._begun:
             kept = [(name, value) for name, value in self._start["headers"] if name != b"content-length"]
             await self._send({**self._start, "headers": [*kept, (b"content-length", str(len(body)).encode())]})
-            await self._send({"type": "http.response.body", "body": body})
+        await self._send({"type": "http.response.body", "body": body})
 
     def _dressed(self) -> bytes:
         body = _OUTSIDE.sub(b"", self._body)
+        body = body.replace(b"</head>", (self._head() + "</head>").encode(), 1)
+        return body.replace(b"<script", f'<script nonce="{self._nonce}"'.encode()) if self._begun else self._own(body)
+
+    def _own(self, body: bytes) -> bytes:
+        """The language, for the page and for Gradio, and the nonce of our policy."""
         body = body.replace(b'lang="en"', f'lang="{self._language}"'.encode(), 1)
         body = body.replace(b"<head>", b"<head>" + _SPEAK.format(self._language).encode(), 1)
-        body = body.replace(b"</head>", (self._head + "</head>").encode(), 1)
         return body.replace(b"<script", f'<script nonce="{self._nonce}"'.encode())

@@ -124,7 +124,7 @@ def build_app(studio: Studio, gate: Gate) -> Guard:
 
 
 def _behind_guard(door: Door, making: _Making, gate: Gate) -> Guard:
-    return Guard(Bundle(Dress(door, making.assets), making.frontend), gate)
+    return Guard(Bundle(Dress(door, making.assets, door.beginning), making.frontend), gate)
 
 
 def serve(home: Path | None, host: str, port: int | None, *, browser: bool, password_file: Path | None) -> int:
