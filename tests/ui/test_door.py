@@ -157,6 +157,19 @@ def test_a_browser_that_opens_it_too_early_comes_to_the_page_without_a_second_lo
     assert tab.complaints == []
 
 
+def test_a_start_that_was_cut_off_is_waited_for(browser: Any, start_page: StartPage) -> None:
+    first = start_page(ready=False)
+    tab = Tab(browser, first)
+    tab.page.goto(first.url, wait_until="commit")
+    tab.page.wait_for_selector(".starting")
+    first.process.kill()
+    first.process.wait(30)
+    start_page("--port", first.url.rsplit(":", 1)[1].rstrip("/"), home=first.home)
+    tab.page.wait_for_selector("#chat-box textarea")
+    assert not tab.page.locator(".starting").is_visible()
+    tab.context.close()
+
+
 @pytest.fixture
 def files() -> TestClient:
     missing = Starlette(routes=[])

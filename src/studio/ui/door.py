@@ -25,7 +25,8 @@ Made = TypeVar("Made")
 _OURS = re.compile(r"^(?:/fr)?/studio/")
 _READY = re.compile(r"^(?:/fr)?/studio/ready$")
 # What follows it is Gradio's whole document: a browser takes its <html> and <body> for those that are open already, and
-# the rest for more of the body. The scripts are run as they come, so that nothing of theirs is left to be done then.
+# the rest for more of the body. The scripts are run as they come, so that nothing of theirs is left to be done then. A
+# browser does not say that an answer was cut off: the request beside it does.
 _BEGINNING = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Studio</title>
 <meta name="viewport" content="width=device-width, initial-scale=1, shrink-to-fit=no">
 <link rel="icon" href="studio/icon.svg">{links}
@@ -34,10 +35,11 @@ font:16px system-ui;background:#fff;color:#1f2937}}.starting b{{font-size:1.6rem
 @media(prefers-color-scheme:dark){{.starting{{background:#0b0f19;color:#f3f4f6}}}}
 body:has(#tabs) .starting{{display:none}}</style></head>
 <body><div class="starting" role="status"><b>Studio</b><p>{text}</p></div>
-<script>for (const name of {scripts}) import(new URL(name, document.baseURI)).catch(() => {{}});
-const again = () => fetch("studio/ready").then((answer) => {{ if (answer.ok) location.reload(); else throw answer; }})
-  .catch(() => setTimeout(again, 1000));
-addEventListener("DOMContentLoaded", () => {{ if (!document.querySelector("gradio-app")) again(); }});</script>
+<script>{{ for (const name of {scripts}) import(new URL(name, document.baseURI)).catch(() => {{}});
+const ready = () => fetch("studio/ready").then((answer) => {{ if (!answer.ok) throw answer; }});
+const again = () => ready().then(() => location.reload(), () => setTimeout(again, 1000));
+ready().catch(again);
+addEventListener("DOMContentLoaded", () => {{ if (!document.querySelector("gradio-app")) again(); }}); }}</script>
 """
 
 
