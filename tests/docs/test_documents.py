@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -143,3 +144,14 @@ def test_the_table_of_cards_is_what_the_planner_says() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "card_table.py"), "--check"]
     done = subprocess.run(command, check=False, timeout=840)
     assert done.returncode == 0, "run: python scripts/card_table.py"
+
+
+def test_all_weights_that_are_shipped_are_named_with_their_hash() -> None:
+    folder = ROOT / "pipelines" / "studio_pipelines"
+    told = dict(
+        re.findall(r"^\| `([^`]+)` \| `([0-9a-f]{64})` \|$", (ROOT / "THIRD_PARTY.md").read_text(), re.MULTILINE)
+    )
+    shipped = [file for ending in ("*.safetensors", "tokenizer.json") for file in folder.rglob(ending)]
+    assert told == {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in shipped
+    }
