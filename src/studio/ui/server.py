@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 import webbrowser
@@ -60,9 +61,12 @@ def _without_applications() -> Iterator[None]:
 
 
 def _quiet_gradio(home: Path) -> None:
-    """No analytics, no look at newer versions, no share links; uploads stay in the home."""
+    """No analytics, no look at newer versions, no share links; uploads stay in the home. Nor a table of the last
+    10,000 events with percentiles, which would be made anew, by pandas, at each event."""
     os.environ.update(
         GRADIO_ANALYTICS_ENABLED="False",
+        GRADIO_ANALYTICS_CACHE_FREQUENCY=str(sys.maxsize),
+        GRADIO_ANALYTICS_MAX_EVENTS="1",
         HF_HUB_DISABLE_TELEMETRY="1",
         GRADIO_TEMP_DIR=str(home / "cache" / "page"),
         GRADIO_SSR_MODE="False",
