@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 from browsing import Tab, choose, hold_a_picture, unfold
+from PIL import Image
 
 from toolbox import until
 
@@ -94,3 +96,37 @@ def test_no_control_of_a_form_is_too_low_for_a_finger(tab: Tab) -> None:
         for fold in shown.locator(f"#tab-{modality} .family:visible .fold > button").all():
             unfold(fold)
         assert shown.evaluate(LOW, modality) == []
+
+
+def test_the_head_of_a_small_screen_holds_what_runs(tab: Tab, tmp_path: Path) -> None:
+    tab.page.set_viewport_size({"width": 390, "height": 844})
+    gate = tmp_path / "gate"
+    shown = hold_a_picture(tab, "a long name", gate)
+    shown.wait_for_selector(".pill.busy")
+    shown.evaluate("document.querySelector('.pill.busy b').textContent = 'a-model-of-a-very-long-name'")
+    box = shown.locator(".top > .icon").bounding_box()
+    assert box["x"] + box["width"] <= 390
+    gate.touch()
+    shown.locator("#tab-image .shown figure").wait_for()
+
+
+def test_what_has_nothing_to_choose_from_takes_no_room(tab: Tab) -> None:
+    """Styles are offered where there are some; the boxes stand as close without them."""
+    shown = tab.open()
+    tab.go("image")
+    choose(shown, "image", "starter-image")
+    form = shown.locator("#tab-image .family:visible")
+    empty = form.locator(".picker-box.block").filter(has_not=shown.locator(".picker"))
+    until("no styles", lambda: empty.count() == 1)
+    assert empty.evaluate("(one) => getComputedStyle(one).display") == "none"
+
+
+def test_the_thumb_of_a_slider_is_seen_on_white(tab: Tab) -> None:
+    shown = tab.open()
+    tab.go("image")
+    choose(shown, "image", "starter-image")
+    slider = shown.locator("#tab-image .p-num_images input[type=range]:visible")
+    assert slider.input_value() == "1"  # nothing of the line before it is filled
+    with Image.open(BytesIO(slider.screenshot())) as picture:
+        colours = picture.convert("RGB").getcolors(1 << 16) or []
+    assert any(max(colour) - min(colour) > 100 for _, colour in colours)

@@ -156,7 +156,7 @@ def shown(house: House, say: Words, rows: list[JobRow]) -> str:
             number += 1
             cells += f"<td>{_cell(house, say, by_step.get(f'grid.{number}'))}</td>"
         body += f"<tr>{f'<th>{esc(_label(line))}</th>' if down else ''}{cells}</tr>"
-    corner = f"<th><small>{esc(down)} ↓ · {esc(across)} →</small></th>" if down else ""
+    corner = f"<th><small>{esc(down)} ↓<br>{esc(across)} →</small></th>" if down else ""
     title = "" if down else f"<caption>{esc(across)} →</caption>"
     table = f'<div class="grid-table"><table>{title}<tr>{corner}{head}</tr>{body}</table></div>'
     running = next((row for row in rows if row.state == "running"), None)
