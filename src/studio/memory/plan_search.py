@@ -385,6 +385,7 @@ def frontier(items: Iterable[tuple[Cost, T]]) -> list[tuple[Cost, T]]:
     """The items that no other one beats or equals in all costs, quickest first."""
     kept: list[tuple[Cost, T]] = []
     for cost, item in sorted(items, key=lambda one: one[0]):
-        if not any(all(one[place] <= cost[place] for place in (1, 2, 3, 4)) for one, _ in kept):
+        _, loss, host, extra, disk = cost
+        if not any(a <= loss and b <= host and c <= extra and d <= disk for (_, a, b, c, d), _ in kept):
             kept.append((cost, item))
     return kept
