@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from browsing import Tab, choose, hold_a_picture, unfold
+from page_server import StartPage
 from PIL import Image
 
 from toolbox import until
@@ -14,6 +16,12 @@ LOW = """(tab) => [...document.querySelectorAll(`#tab-${tab} :is(button,input,te
   .filter((one) => one.getClientRects().length && !one.matches("[type=file], [type=radio], [type=checkbox]"))
   .filter((one) => one.tagName !== "LABEL" || one.querySelector("[type=radio], [type=checkbox]"))
   .filter((one) => !one.closest(".away") && one.getBoundingClientRect().height < 40).map((one) => one.outerHTML)"""
+LOOK = """() => {
+  const boxes = [...document.querySelectorAll("#tab-image .main-box textarea")];
+  const box = boxes.find((one) => one.getClientRects().length);
+  const { backgroundColor, resize, padding, fontSize } = getComputedStyle(box);
+  return [document.querySelector("#tabs").getBoundingClientRect().top, backgroundColor, resize, padding, fontSize];
+}"""
 CARDS = '<div class="cards" data-keyed data-steady>{}</div>'
 CARD = '<article class="card" data-key="{0}"><b>{0}</b>{1}</article>'
 
@@ -130,3 +138,21 @@ def test_the_thumb_of_a_slider_is_seen_on_white(tab: Tab) -> None:
     with Image.open(BytesIO(slider.screenshot())) as picture:
         colours = picture.convert("RGB").getcolors(1 << 16) or []
     assert any(max(colour) - min(colour) > 100 for _, colour in colours)
+
+
+def test_a_page_that_was_asked_for_early_looks_like_any_other(browser: Any, start_page: StartPage) -> None:
+    """It is read with Gradio's scripts there already, which order their styles otherwise and take it for a part of
+    another page."""
+    early = Tab(browser, start_page(ready=False))
+    shown, looks = early.page, []
+    late = shown.locator("body > link[rel=stylesheet]")
+    for _ in range(2):
+        shown.goto(early.base)
+        shown.wait_for_selector("#tab-image-button")
+        early.go("image")
+        shown.wait_for_selector("#tab-image .main-box textarea:visible")
+        until("the styles are in their place", lambda: late.count() == 0)
+        looks.append(shown.evaluate(LOOK))
+    early.context.close()
+    assert looks[0] == looks[1]
+    assert looks[0][0] == 0

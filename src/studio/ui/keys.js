@@ -11,6 +11,14 @@ import "./limits.js";
 import "./stay.js";
 import "./spoken.js";
 
+// A browser that came while the page was being made has the styles of Gradio's pieces already; those of the whole page
+// come after them then, and would win.
+for (const late of [...document.querySelectorAll("body > :is(style, link[rel=stylesheet])")].reverse()) {
+  const first = late.cloneNode(true);
+  first.onload = () => late.remove();
+  document.head.prepend(first);
+}
+
 const root = document.documentElement;
 const opened = new Set(); // folds that the person opened: they stay open when their piece is drawn anew
 
