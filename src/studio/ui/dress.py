@@ -16,6 +16,11 @@ _SPEAK = (
     "<script>Object.defineProperties(navigator, {{language: {{get: () => '{0}'}}, languages: {{get: () => ['{0}']}}}});"
     "</script>"
 )
+# Where Gradio's scripts run already, the element would be made before its attributes are read: copied, it has them.
+_PUT = b"""</gradio-app></template><script>{
+  const kept = document.querySelector("body > template");
+  kept.replaceWith(document.importNode(kept.content, true));
+}</script>"""
 _PAGES = {"/": "en", "/fr": "fr", "/fr/": "fr"}
 
 
@@ -108,7 +113,10 @@ class _Rewriter:
     def _dressed(self) -> bytes:
         body = _OUTSIDE.sub(b"", self._body)
         body = body.replace(b"</head>", (self._head() + "</head>").encode(), 1)
-        return body.replace(b"<script", f'<script nonce="{self._nonce}"'.encode()) if self._begun else self._own(body)
+        if not self._begun:
+            return self._own(body)
+        body = body.replace(b"<gradio-app", b"<template><gradio-app", 1).replace(b"</gradio-app>", _PUT, 1)
+        return body.replace(b"<script", f'<script nonce="{self._nonce}"'.encode())
 
     def _own(self, body: bytes) -> bytes:
         """The language, for the page and for Gradio, and the nonce of our policy."""
