@@ -82,8 +82,8 @@ from studio.ui.lean import lean_gradio
 with lean_gradio():
     import gradio
     import studio.ui.components
-    kept = [name for name in ("pandas", "gradio.cli", "gradio.external") if name in sys.modules]
-    assert len(kept) == 3, kept
+    kept = [name for name in ("pandas", "gradio.cli", "gradio.external", "gradio.workflow") if name in sys.modules]
+    assert len(kept) == 4, kept
 assert not any(name in sys.modules for name in kept)
 assert not any(name.startswith(("pandas.", "gradio.external_", "gradio.cli.")) for name in sys.modules)
 import gradio.caching

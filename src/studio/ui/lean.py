@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import ssl
 import sys
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-_LATER = ("pandas", "gradio.cli", "gradio.external")
-"""Tables, the command line and models of the Hub: imported by Gradio in case somebody wants them."""
+_LATER = ("pandas", "gradio.cli", "gradio.external", "gradio.workflow")
+"""Tables, the command line, models of the Hub, a canvas: imported by Gradio in case somebody wants them."""
 
 
 class _Later(ModuleType):
@@ -58,15 +60,16 @@ def lean_gradio() -> Iterator[None]:
     """
     import jinja2
 
-    known, template = inspect.getfile, jinja2.Template
+    known, template, context = inspect.getfile, jinja2.Template, ssl.create_default_context
     later = {name: _Later(name, "." in name) for name in _LATER if name not in sys.modules}
     sys.modules.update(later)
     inspect.getfile = _no_file(known)  # type: ignore[assignment]
     jinja2.Template = _Unwritten  # type: ignore[assignment, misc]
+    ssl.create_default_context = lru_cache(context)  # type: ignore[assignment]  # three clients, each of which would read all certificates
     try:
         yield
     finally:
-        inspect.getfile, jinja2.Template = known, template  # type: ignore[misc]
+        inspect.getfile, jinja2.Template, ssl.create_default_context = known, template, context  # type: ignore[misc]
         for name, module in later.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
@@ -79,3 +82,26 @@ def _no_file(known: Callable[[Any], str]) -> Callable[[Any], str]:
         return known(thing)
 
     return getfile
+
+
+@contextlib.contextmanager
+def signatures_once() -> Iterator[None]:
+    """Build a page within it: for each component Gradio asks twice what its class takes, a fifth of the time."""
+    signature, arguments = inspect.signature, inspect.getfullargspec
+    inspect.signature, inspect.getfullargspec = _once(signature), _once(arguments)
+    try:
+        yield
+    finally:
+        inspect.signature, inspect.getfullargspec = signature, arguments
+
+
+def _once(ask: Callable[..., Any]) -> Callable[..., Any]:
+    known = lru_cache(maxsize=1024)(ask)
+
+    def once(*args: Any, **options: Any) -> Any:
+        try:
+            return known(*args, **options)
+        except TypeError:  # something that has no hash, or no signature
+            return ask(*args, **options)
+
+    return once

@@ -26,7 +26,7 @@ from studio.ui.bundle import Bundle, Frontend
 from studio.ui.door import Door
 from studio.ui.dress import Dress
 from studio.ui.guard import Gate, Guard
-from studio.ui.lean import lean_gradio
+from studio.ui.lean import lean_gradio, signatures_once
 
 PORT = 7860
 PORTS_TRIED = 20
@@ -101,7 +101,7 @@ class _Making:
         return self._assets
 
     def page(self, language: str) -> Any:
-        with _uncollected(), _without_applications():
+        with _uncollected(), _without_applications(), signatures_once():
             import fastapi
             import gradio as gr
 
