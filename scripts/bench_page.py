@@ -125,7 +125,12 @@ def bench_start(chromium: Any, models: Path, runs: int, codes: list[Path]) -> di
             found[str(code)].append(start_once(chromium, models, code))
             print(code.name, {k: round(v, 2) for k, v in found[str(code)][-1].items() if k.endswith("_s")}, flush=True)
     ours, *others = (summary(rows) for rows in found.values())
-    return {**ours, **({"against": others[0]} if others else {})}
+    return {**ours, **({"against": {"commit": commit_of(codes[1]), **others[0]}} if others else {})}
+
+
+def commit_of(code: Path) -> str:
+    asked = ["git", "-C", str(code), "log", "-1", "--format=%h %s"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
