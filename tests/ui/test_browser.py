@@ -71,7 +71,7 @@ def test_a_reload_in_the_middle_comes_back_to_the_running_job(tab: Tab, page: Pa
     tab.go("image")
     shown.wait_for_selector("#image-model")
     choose(shown, "image", "paint")
-    form = shown.locator("#tab-image")
+    form = shown.locator("#tab-image .family:visible").filter(has=shown.locator(".p-colour"))
     form.get_by_label("Prompt").fill("a lighthouse")
     unfold(form.get_by_role("button", name="More settings").locator("visible=true"))
     gate = tmp_path / "go"

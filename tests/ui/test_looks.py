@@ -135,9 +135,13 @@ def test_the_thumb_of_a_slider_is_seen_on_white(tab: Tab) -> None:
     choose(shown, "image", "starter-image")
     slider = shown.locator("#tab-image .p-num_images input[type=range]:visible")
     assert slider.input_value() == "1"  # nothing of the line before it is filled
-    with Image.open(BytesIO(slider.screenshot())) as picture:
-        colours = picture.convert("RGB").getcolors(1 << 16) or []
-    assert any(max(colour) - min(colour) > 100 for _, colour in colours)
+
+    def coloured() -> bool:
+        with Image.open(BytesIO(slider.screenshot())) as picture:
+            colours = picture.convert("RGB").getcolors(1 << 16) or []
+        return any(max(colour) - min(colour) > 100 for _, colour in colours)
+
+    until("the thumb is seen", coloured)
 
 
 def test_a_page_that_was_asked_for_early_looks_like_any_other(browser: Any, start_page: StartPage) -> None:
