@@ -137,6 +137,7 @@ def test_the_thumb_of_a_slider_is_seen_on_white(tab: Tab) -> None:
     assert slider.input_value() == "1"  # nothing of the line before it is filled
 
     def coloured() -> bool:
+        slider.evaluate("one => one.scrollIntoView({block: 'center'})")  # else what is sticky may lie over it
         with Image.open(BytesIO(slider.screenshot())) as picture:
             colours = picture.convert("RGB").getcolors(1 << 16) or []
         return any(max(colour) - min(colour) > 100 for _, colour in colours)

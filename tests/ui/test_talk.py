@@ -51,7 +51,8 @@ def test_what_is_being_written_is_in_view(tab: Tab) -> None:
     box = shown.locator("#tab-text .block.thread-box")
     until("it is longer than its place", lambda: box.evaluate("box => box.scrollHeight > box.clientHeight + 200"))
     assert box.evaluate(FROM_END) < 120
-    assert shown.locator(".turn.writing .tools").evaluate("one => getComputedStyle(one).columnGap") == "10px"
+    gap = "() => getComputedStyle(document.querySelector('.turn.writing .tools')).columnGap === '10px'"
+    shown.wait_for_function(gap)  # it is drawn anew all the time
     shown.locator(".turn.writing .stop").click()
     shown.wait_for_selector(".turn.model:not(.writing) .facts")
     box.evaluate("box => { box.scrollTop = 0; }")
