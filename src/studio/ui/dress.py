@@ -27,9 +27,7 @@ _PAGES = {"/": "en", "/fr": "fr", "/fr/": "fr"}
 class Dress:
     """Rewrites the two HTML pages, and sends a browser that prefers French to the French one."""
 
-    def __init__(
-        self, app: ASGIApp, assets: Callable[[], list[str]], beginning: Callable[[str], str | None] = lambda _: None
-    ) -> None:
+    def __init__(self, app: ASGIApp, assets: Callable[[], list[str]], beginning: Callable[[str], str | None]) -> None:
         """``assets`` names the files of the widgets: asked for each page, since they are found while it starts.
         ``beginning``: what a browser is answered in a language at once, while the rest is being made."""
         self._app = app
@@ -116,10 +114,13 @@ class _Rewriter:
         if not self._begun:
             return self._own(body)
         body = body.replace(b"<gradio-app", b"<template><gradio-app", 1).replace(b"</gradio-app>", _PUT, 1)
-        return body.replace(b"<script", f'<script nonce="{self._nonce}"'.encode())
+        return self._allowed(body)
 
     def _own(self, body: bytes) -> bytes:
-        """The language, for the page and for Gradio, and the nonce of our policy."""
+        """With the language, for the page and for Gradio, and the nonce of our policy."""
         body = body.replace(b'lang="en"', f'lang="{self._language}"'.encode(), 1)
         body = body.replace(b"<head>", b"<head>" + _SPEAK.format(self._language).encode(), 1)
+        return self._allowed(body)
+
+    def _allowed(self, body: bytes) -> bytes:
         return body.replace(b"<script", f'<script nonce="{self._nonce}"'.encode())
